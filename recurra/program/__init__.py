@@ -1,0 +1,1 @@
+"""A step as data: values, the table of operations, tracing, verification, text."""
