@@ -1,0 +1,57 @@
+# Every verb sets up by itself: a virtual environment in .venv with the tested versions (constraints.txt), the native
+# machine built into it. `make demo` and `make test` are the two to begin with.
+PYTHON ?= $(firstword $(shell command -v python3.11 python3.12 python3.13 python3))
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+SOURCES := $(wildcard native/*.cpp native/*.h)
+
+.PHONY: help setup demo test check bench wheel docs clean
+
+help:
+	@echo "make demo   train a small language model for about a minute and let it write"
+	@echo "make test   run the tests"
+	@echo "make check  ruff and mypy"
+	@echo "make bench  time every case against its rival (ARGS= for its options)"
+	@echo "make docs   run every snippet of README and docs, follow every link between them"
+	@echo "make wheel  build a wheel into dist/"
+	@echo "make clean  remove what the above made"
+
+setup: $(VENV)/.installed
+
+# torch first and alone: it is large, and it does not change when the project does.
+$(VENV)/.torch: constraints.txt
+	@test -n "$(PYTHON)" || { echo "Recurra needs Python 3.11 or later (apt install python3 python3-venv python3-dev)" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Recurra needs Python 3.11 or later, this is " + sys.version.split()[0])'
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install -c constraints.txt torch==2.13.0
+	$(PIP) install -c constraints.txt scikit-build-core nanobind cmake ninja
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.torch pyproject.toml CMakeLists.txt $(SOURCES)
+	$(PIP) install -c constraints.txt --no-build-isolation -C build-dir=$(VENV)/build -e '.[dev]'
+	@touch $@
+
+demo: setup
+	$(BIN)/recurra demo $(ARGS)
+
+test: setup
+	$(BIN)/python -m pytest $(ARGS)
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: setup
+	$(BIN)/python -m benchmarks $(ARGS)
+
+docs: setup
+	$(BIN)/python -m pytest tests/test_readme.py $(ARGS)
+
+wheel: setup
+	$(PIP) wheel --no-build-isolation --no-deps --wheel-dir dist .
+	@ls dist/*.whl
+
+clean:
+	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find recurra tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
