@@ -1,0 +1,1 @@
+"""Model, loss, metric and decoding of one kind of problem a file."""

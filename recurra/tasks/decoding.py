@@ -1,0 +1,45 @@
+"""From the scores of the next character to the character: temperature, top-k, top-p."""
+
+import secrets
+
+import torch
+from torch import Tensor
+
+from recurra.errors import InputError
+
+
+class Decoder:
+    """Draws from softmax(scores / temperature), cut to the `top_k` likeliest and to the smallest set that holds `top_p`.
+
+    temperature 0 takes the likeliest; 1 draws from the model's own probabilities. top_k and top_p may be given together
+    (top_k first). The same seed draws the same characters; seed None draws anew each time. top_p is the nucleus of
+    Holtzman et al. 2020, arXiv:1904.09751: the likeliest symbols until their probabilities reach top_p.
+    """
+
+    def __init__(self, temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None, seed: int | None = None):
+        if not 0 <= temperature < float("inf"):
+            raise InputError(f"temperature={temperature} cannot be used; give 0 (always the likeliest) or a number above it.")
+        if top_k is not None and top_k < 1:
+            raise InputError(f"top_k={top_k} leaves nothing to choose from; give 1 or more.")
+        if top_p is not None and not 0 < top_p <= 1:
+            raise InputError(f"top_p={top_p} cannot be used; give a probability above 0 and up to 1.")
+        self.temperature, self.top_k, self.top_p = temperature, top_k, top_p
+        self._generator = torch.Generator().manual_seed(secrets.randbits(63) if seed is None else seed)
+
+    def __call__(self, scores: Tensor) -> int:
+        """One draw from scores (V,); -inf is never drawn."""
+        if self.temperature == 0:
+            return int(scores.argmax())
+        p = torch.softmax(scores.double() / self.temperature, 0)
+        if self.top_k is not None or self.top_p is not None:
+            p = self._cut(p)
+        return int(torch.multinomial(p, 1, generator=self._generator))
+
+    def _cut(self, p: Tensor) -> Tensor:
+        ranked, order = p.sort(descending=True, stable=True)
+        if self.top_k is not None:
+            ranked[self.top_k :] = 0
+        if self.top_p is not None:
+            before = ranked.cumsum(0) - ranked
+            ranked[before >= self.top_p * ranked.sum()] = 0
+        return torch.zeros_like(p).scatter(0, order, ranked)

@@ -1,0 +1,184 @@
+"""n-gram models of characters with interpolated Kneser-Ney smoothing: what a recurrent network has to beat.
+
+    p_k(c | u) = max(a(uc) - D(a(uc)), 0) / a(u) + γ(u) p_{k-1}(c | u'),      p_0(c) = 1 / V,
+    γ(u) = Σ_c min(a(uc), D(a(uc))) / a(u),     a(u) = Σ_c a(uc),
+
+where u' is the context u without its first character, and a is the count in the text for the highest order and, for
+each lower one, the continuation count: in how many different characters c' the text has c'uc. The three discounts D(1),
+D(2), D(3 and more) of each order are those of Chen & Goodman 1998 (TR-10-98, "modified"; Kneser & Ney 1995):
+
+    Y = n_1 / (n_1 + 2 n_2),   D(i) = i - (i + 1) Y n_{i+1} / n_i,   n_i = how many k-grams have a = i.
+
+A k-gram is named by a number: its place among the sorted pairs (number of its first k-1 characters, last character). So
+any order fits 64-bit integers, and counting and looking up are sorts and binary searches over whole texts.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from recurra.data.text import UNKNOWN, Vocabulary
+from recurra.errors import InputError
+from recurra.tasks.decoding import Decoder
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class _Order:
+    """One order's tables: k-grams by sorted key, and for each context what is discounted."""
+
+    keys: Ints  # (G,) sorted: number of the context times V, plus the last character
+    counts: Ints  # (G,) a(uc)
+    totals: Ints  # (contexts,) a(u)
+    gamma: Floats  # (contexts,) γ(u); 1 for a context that was never followed by anything
+    discounts: Floats  # (4,): 0, D(1), D(2), D(3 and more)
+
+    def find(self, context: Ints, last: Ints, symbols: int) -> Ints:
+        """Numbers of the k-grams (context, last); -1 for those the text does not have."""
+        wanted = context * symbols + last
+        place = np.minimum(np.searchsorted(self.keys, wanted), len(self.keys) - 1)
+        return np.where((context >= 0) & (self.keys[place] == wanted), place, -1)
+
+    def mix(self, context: Ints, gram: Ints, lower: Floats) -> Floats:
+        """p_k from p_{k-1}: contexts that the text does not have leave it as it is."""
+        count = np.where(gram >= 0, self.counts[gram], 0)
+        share = (count - self.discounts[np.minimum(count, 3)]) / np.maximum(self.totals[context], 1)
+        return np.where(context >= 0, share + self.gamma[context] * lower, lower)
+
+
+class NGram:
+    """An interpolated Kneser-Ney model of any order; order 1 is the unigram model.
+
+    It answers as a trained network does: `bits_per_character(text)`, `generate(prompt, …)`, `stream(prompt, …)`.
+    """
+
+    def __init__(self, text: str, order: int, vocabulary: Vocabulary | None = None) -> None:
+        if order < 1:
+            raise InputError(f"An n-gram model needs an order of 1 or more, but order={order}.")
+        self.order = order
+        self.vocabulary = vocabulary or Vocabulary(text)
+        self._tables = _count(self.vocabulary.encode(text), order, len(self.vocabulary))
+
+    @property
+    def name(self) -> str:
+        """`unigram` or `5-gram`."""
+        return "unigram" if self.order == 1 else f"{self.order}-gram"
+
+    def bits_per_character(self, text: str) -> float:
+        """Mean of -log2 p(c_t | c_{<t}) over all characters of `text` but the first."""
+        return float(-np.log2(self.probabilities_along(text)[1:]).mean())
+
+    def probabilities_along(self, text: str) -> Floats:
+        """p(c_t | the characters of `text` before it) for every t, (N,)."""
+        numbers = self.vocabulary.encode(text)
+        symbols = len(self.vocabulary)
+        p = np.full(len(numbers), 1.0 / symbols)
+        context = np.zeros(len(numbers), np.int64)  # the number of the (k-1)-gram that ends before each character
+        for table in self._tables:
+            gram = table.find(context, numbers, symbols)
+            p = table.mix(context, gram, p)
+            context = np.concatenate([[-1], gram[:-1]])
+        return p
+
+    def probabilities(self, context: str) -> Floats:
+        """p(c | context) for every symbol of the vocabulary, (V,); they sum to one."""
+        return self._next(self.vocabulary.encode(context[-self.order + 1 :] if self.order > 1 else ""))
+
+    def _next(self, context: Ints) -> Floats:
+        symbols = len(self.vocabulary)
+        every = np.arange(symbols)
+        p = np.full(symbols, 1.0 / symbols)
+        for k, table in enumerate(self._tables):
+            if k > len(context):
+                break
+            number = np.full(symbols, self._number(context[len(context) - k :]))
+            p = table.mix(number, table.find(number, every, symbols), p)
+        return p
+
+    def _number(self, gram: Ints) -> int:
+        """The number of one k-gram, -1 when the text does not have it; the empty one is 0."""
+        number = np.zeros(1, np.int64)
+        for table, last in zip(self._tables, gram, strict=False):
+            number = table.find(number, last, len(self.vocabulary))
+        return int(number[0])
+
+    def stream(
+        self,
+        prompt: str = "",
+        length: int = 200,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        seed: int | None = None,
+    ) -> Iterator[str]:
+        """Characters drawn one after another; see `Decoder` for what the settings do."""
+        decoder = Decoder(temperature, top_k, top_p, seed)
+        seen = self.vocabulary.encode(prompt).tolist()
+        for _ in range(length):
+            context = np.array(seen[len(seen) - min(len(seen), self.order - 1) :], np.int64)
+            p = torch.from_numpy(self._next(context)).log()
+            p[UNKNOWN] = -torch.inf
+            seen.append(decoder(p))
+            yield self.vocabulary.decode(seen[-1:])
+
+    def generate(
+        self,
+        prompt: str = "",
+        length: int = 200,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        seed: int | None = None,
+    ) -> str:
+        """The same characters as one string, without the prompt."""
+        return "".join(self.stream(prompt, length, temperature, top_k, top_p, seed))
+
+
+def _count(numbers: Ints, order: int, symbols: int) -> list[_Order]:
+    """The tables of every order up to `order`."""
+    keys: list[Ints] = []
+    counts: list[Ints] = []
+    suffixes: list[Ints] = []  # for each k-gram the number of the (k-1)-gram it ends with
+    before = np.zeros(len(numbers), np.int64)  # number of the (k-1)-gram that ends before each character
+    ending = np.zeros(len(numbers), np.int64)  # number of the (k-1)-gram that ends with each character
+    for k in range(1, order + 1):
+        inside = np.arange(k - 1, len(numbers))  # a k-gram needs k - 1 characters before its last
+        found, first, number, count = np.unique(
+            before[inside] * symbols + numbers[inside], return_index=True, return_inverse=True, return_counts=True
+        )
+        keys.append(found)
+        counts.append(count)
+        suffixes.append(ending[inside][first])
+        ending = np.full(len(numbers), -1)
+        ending[inside] = number
+        before = np.concatenate([[-1], ending[:-1]])
+    for k in range(order - 1):  # below the highest order: how many different characters come before
+        counts[k] = np.bincount(suffixes[k + 1], minlength=len(keys[k]))
+    contexts = [1, *(len(k) for k in keys)]
+    return [_table(keys[k], counts[k], contexts[k], symbols) for k in range(order)]
+
+
+def _table(keys: Ints, counts: Ints, contexts: int, symbols: int) -> _Order:
+    discounts = _discounts(counts)
+    context = keys // symbols
+    totals = np.bincount(context, counts, contexts).astype(np.int64)
+    left = np.bincount(context, discounts[np.minimum(counts, 3)], contexts)
+    gamma = np.where(totals > 0, left / np.maximum(totals, 1), 1.0)
+    return _Order(keys, counts, totals, gamma, discounts)
+
+
+def _discounts(counts: Ints) -> Floats:
+    """0, D(1), D(2), D(3 and more); a text too small to have n_1 … n_4 gets one absolute discount of n_1 / (n_1 + 2 n_2)."""
+    n = np.bincount(np.minimum(counts, 5), minlength=6)[:5].astype(float)
+    if n[1:].min() > 0:
+        y = n[1] / (n[1] + 2 * n[2])
+        d = [i - (i + 1) * y * n[i + 1] / n[i] for i in (1, 2, 3)]
+        if all(0 < d[i - 1] < i for i in (1, 2, 3)):
+            return np.array([0.0, *d])
+    y = n[1] / (n[1] + 2 * n[2]) if n[1] and n[2] else 0.5
+    return np.array([0.0, y, y, y])

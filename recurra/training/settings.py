@@ -1,0 +1,149 @@
+"""Every setting of a training run: its type, limits, default and help, in one record that feeds Python and the command line.
+
+This file imports neither torch nor numpy: the command line builds its flags from it. A setting left at None is found from
+the data by `complete`; the run folder's `config.toml` holds the completed record, so that nothing is left to guess.
+"""
+
+import difflib
+from typing import Annotated, Any, Literal, NamedTuple
+
+import msgspec
+from msgspec import Meta
+
+from recurra.errors import InputError
+
+Size = Annotated[int, Meta(ge=1)]
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The settings of a run. `describe()` lists them with their help; `settings(…)` checks what a person gave."""
+
+    cell: Annotated[Literal["lstm", "gru", "rnn"], Meta(description="The recurrent cell of every layer.")] = "lstm"
+    layers: Annotated[Size, Meta(description="Recurrent layers, one on top of the other.")] = 1
+    hidden: Annotated[Size | None, Meta(description="Units of each layer. [found from the size of the text]")] = None
+    embedding: Annotated[
+        Annotated[int, Meta(ge=0)] | None,
+        Meta(description="Width of the learned vector of each character; 0 feeds one-hot vectors. [found from the text]"),
+    ] = None
+    dropout: Annotated[
+        float, Meta(ge=0, lt=1, description="Share of values set to zero in training, before and after every layer.")
+    ] = 0.0
+
+    batch: Annotated[Size | None, Meta(description="Places of the text read side by side. [found from its length]")] = None
+    window: Annotated[
+        Size | None, Meta(description="Steps through which gradients flow before they are cut. [64, less for a short text]")
+    ] = None
+    epochs: Annotated[
+        Size | None, Meta(description="Passes over the training text. [found from its length unless steps is given]")
+    ] = None
+    steps: Annotated[Size | None, Meta(description="Updates of the weights, in place of epochs.")] = None
+    time_limit: Annotated[
+        Annotated[float, Meta(gt=0)] | None,
+        Meta(description="Seconds after which this command stops; it never enters the schedule. [no limit]"),
+    ] = None
+    patience: Annotated[
+        Size | None, Meta(description="Validations without a better result after which training stops. [no early stopping]")
+    ] = None
+
+    learning_rate: Annotated[float, Meta(gt=0, description="Step size of AdamW at the top of the schedule.")] = 0.004
+    schedule: Annotated[
+        Literal["cosine", "constant"],
+        Meta(description="How the learning rate goes on after the warm-up: down to a tenth along a cosine, or level."),
+    ] = "cosine"
+    warmup: Annotated[int, Meta(ge=0, description="Steps over which the learning rate rises from zero.")] = 50
+    clip: Annotated[
+        float, Meta(ge=0, description="Largest norm of the whole gradient; longer ones are scaled down. 0 never clips.")
+    ] = 1.0
+    weight_decay: Annotated[float, Meta(ge=0, description="Decay of weight matrices towards zero, as AdamW does it.")] = 0.01
+
+    validation: Annotated[
+        float, Meta(gt=0, lt=1, description="Share of the text, at its end, kept for validation and never trained on.")
+    ] = 0.1
+    eval_interval: Annotated[Size | None, Meta(description="Steps between validations. [found from the steps]")] = None
+    log_interval: Annotated[Size | None, Meta(description="Steps between rows of metrics.csv. [found from the steps]")] = None
+    sample_length: Annotated[int, Meta(ge=0, description="Characters of the sample written at each validation.")] = 200
+    temperature: Annotated[float, Meta(ge=0, description="Temperature of the samples; 0 takes the likeliest.")] = 0.8
+
+    seed: Annotated[int, Meta(ge=0, description="Fixes the weights at the start, the data order, dropout and samples.")] = 0
+    threads: Annotated[Size | None, Meta(description="Processor threads. [as PyTorch finds them]")] = None
+
+
+class Setting(NamedTuple):
+    """One row of `describe()`."""
+
+    name: str
+    kind: Any  # int, float, or a Literal; None is allowed where default is None
+    default: Any
+    help: str
+
+
+def describe() -> list[Setting]:
+    """Every setting with its plain type, default and help, in the order of the record."""
+    rows = []
+    for item in msgspec.structs.fields(Settings):
+        annotated = item.type
+        help_text = next(meta.description for meta in annotated.__metadata__ if meta.description)
+        rows.append(Setting(item.name, _plain(annotated), item.default, help_text))
+    return rows
+
+
+def settings(**given: Any) -> Settings:
+    """Checks the settings a person gave. InputError names the setting, both values and the remedy."""
+    known = Settings.__struct_fields__
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f"did you mean {near[0]}?" if near else "they are: " + ", ".join(known)
+            raise InputError(f"There is no setting {name}; {hint}")
+    try:
+        made = msgspec.convert(given, Settings)
+    except msgspec.ValidationError as error:
+        what, _, where = str(error).partition(" - at `$.")
+        name = where.rstrip("`")
+        got = f"{name}={given.get(name)!r}" if name else "A setting"
+        raise InputError(f"{got} cannot be used: {what[0].lower()}{what[1:]}.") from None
+    if made.steps is not None and made.epochs is not None:
+        raise InputError(f"steps={made.steps} and epochs={made.epochs} both say how long to train; give one of them.")
+    return made
+
+
+def complete(given: Settings, characters: int, symbols: int) -> Settings:
+    """Fills what was left open from the training text: its number of characters and of different symbols.
+
+    The number of steps never depends on the speed of the machine, so that a seed means the same run everywhere.
+    """
+    window = given.window or max(1, min(64, (characters - 1) // 2))
+    batch = given.batch or max(1, min(16, characters // (4 * window)))
+    per_epoch = max(1, characters // (batch * window))
+    if given.steps is None:
+        epochs = given.epochs or max(1, min(200, round(_CHARACTERS_SEEN / characters)))
+        steps = epochs * per_epoch
+    else:
+        steps = given.steps
+    eval_interval = given.eval_interval or max(1, min(steps, max(per_epoch // 2, steps // 20)))
+    return msgspec.structs.replace(
+        given,
+        hidden=given.hidden or (128 if characters < 50_000 else 256 if characters < 150_000 else 512),
+        embedding=min(64, symbols) if given.embedding is None else given.embedding,
+        window=window,
+        batch=batch,
+        epochs=None,
+        steps=steps,
+        eval_interval=eval_interval,
+        log_interval=given.log_interval or max(1, min(eval_interval, steps // 200)),
+    )
+
+
+_CHARACTERS_SEEN = 3_000_000  # about a minute of an LSTM of 512 units on two cores
+
+
+def _plain(annotated: Any) -> Any:
+    """The type under Annotated and Optional: int, float or a Literal."""
+    import types
+    import typing
+
+    while typing.get_origin(annotated) is Annotated:
+        annotated = typing.get_args(annotated)[0]
+    if typing.get_origin(annotated) in (types.UnionType, typing.Union):
+        return _plain(next(part for part in typing.get_args(annotated) if part is not type(None)))
+    return annotated
