@@ -1,0 +1,384 @@
+// Runs a Procedure: packs weights, then each stage over all rows or over time, tile by tile. Compiled once for each
+// instruction set; module.cpp chooses at load.
+#include <cstdlib>
+
+#include "operations.h"
+#include "product.h"
+#include "threads.h"
+
+#define NAME2(a, b) a##b
+#define NAME(a, b) NAME2(a, b)
+
+namespace {
+
+constexpr int64_t kTileBytes = 3072;     // of one value: a dozen values of a tile share the first-level cache
+constexpr int64_t kChunkRows = 96;       // rows of a stage without time that go through all phases together
+constexpr int64_t kPackingPays = 8;      // rows that must use a panel before packing all panels first pays
+constexpr int64_t kThreadPays = 1 << 17; // multiply-adds worth a second thread
+
+// Scratch that grows and is kept by its thread.
+class Arena {
+ public:
+  ~Arena() { free(memory); }
+  char* take(int64_t bytes) {
+    if (bytes > size) {
+      free(memory);
+      size = parts(bytes + bytes / 4, 4096) * 4096;
+      memory = static_cast<char*>(aligned_alloc(4096, size_t(size)));
+    }
+    return memory;
+  }
+
+ private:
+  char* memory = nullptr;
+  int64_t size = 0;
+};
+static thread_local Arena scratch_arena, packed_arena;
+
+template <class T> static void fill_nan(T* p, int64_t n) {
+  for (int64_t i = 0; i < n; i++) p[i] = T(__builtin_nan(""));
+}
+template <class T> constexpr int64_t tile_elements = kTileBytes / int64_t(sizeof(T));
+template <class T> INLINE int64_t rounded(int64_t n) { return parts(n, lanes<T>) * lanes<T>; }
+template <class T> static void copy_rows(T* to, const T* from, int64_t n) {
+  if (!n) return;
+  from ? void(__builtin_memcpy(to, from, size_t(n) * sizeof(T))) : void(__builtin_memset(to, 0, size_t(n) * sizeof(T)));
+}
+
+template <class T> static int64_t units(const Phase& phase, const Group& group) {
+  return parts(phase.width, Panels(group.gate_count).blocks * lanes<T>);
+}
+template <class T> static int64_t unit_size(const Group& group) { return int64_t(Panels(group.gate_count).vectors) * group.depth * lanes<T>; }
+
+template <class T> static void layout(Procedure& program) {
+  int64_t total = 0;
+  for (int s = 0; s < program.stage_count; s++)
+    for (int p = 0; p < program.stages[s].phase_count; p++)
+      for (int g = 0; g < program.stages[s].phases[p].group_count; g++) {
+        Phase& phase = program.stages[s].phases[p];
+        phase.groups[g].packed = total;
+        total += units<T>(phase, phase.groups[g]) * unit_size<T>(phase.groups[g]);
+      }
+  program.packed_size = total;
+}
+
+template <class T> static void pack_unit(const Group& group, const Call& call, int width, int64_t unit, T* packed) {
+  Panels p(group.gate_count);
+  for (int panel = 0; panel < p.count; panel++)
+    pack_panel<T>(group, call, width, unit, panel, packed + group.packed + unit * unit_size<T>(group) + int64_t(p.first(panel)) * group.depth * lanes<T>);
+}
+
+template <class T> static void pack(const Procedure& program, const Call& call, void* packed) {
+  Threads::run(call.threads, [&](int thread, int of) {
+    int64_t turn = 0;
+    for (int s = 0; s < program.stage_count; s++)
+      for (int p = 0; p < program.stages[s].phase_count; p++) {
+        const Phase& phase = program.stages[s].phases[p];
+        for (int g = 0; g < phase.group_count; g++)
+          for (int64_t u = 0; u < units<T>(phase, phase.groups[g]); u++, turn++)
+            if (turn % of == thread) pack_unit<T>(phase.groups[g], call, phase.width, u, static_cast<T*>(packed));
+      }
+  });
+}
+
+// One thread at work on one stage.
+template <class T> class Worker {
+ public:
+  Worker(const Procedure& program, const Stage& stage, const Call& call, int64_t capacity)
+      : program(program), stage(stage), call(call), capacity(capacity) {
+    int64_t slots = 0, sums = 0, depth = 0;
+    for (int p = 0; p < stage.phase_count; p++) {
+      const Phase& phase = stage.phases[p];
+      slots = larger(slots, phase.slot_count), sums = larger(sums, phase.sum_count);
+      for (int g = 0; g < phase.group_count; g++) depth = larger(depth, phase.groups[g].depth);
+    }
+    widest_row = 0;
+    for (int p = 0; p < stage.phase_count; p++) widest_row = larger(widest_row, tile_size(stage.phases[p]));
+    int64_t need = 0;
+    auto reserve = [&](int64_t n) { int64_t at = need; need += rounded<T>(n) + lanes<T>; return at; };
+    int64_t at_slots = reserve(slots * widest_row), at_splats = reserve((program.constant_count + 3 * kMostRows) * lanes<T>);
+    int64_t at_sums = reserve(sums * capacity * lanes<T>), at_panel = reserve(depth * kVectorsAcross * lanes<T>);
+    int64_t at_locals = need;
+    for (int i = 0; i < stage.local_count; i++) reserve(capacity * stage.local_widths[i]);
+    for (int i = 0; i < stage.state_count; i++) reserve(2 * capacity * stage.states[i].width);
+    int64_t at_shifted = need;
+    if (stage.loop)
+      for (int i = 0; i < program.shifted_count; i++) reserve(capacity * program.array_widths[program.shifted[i].history]);
+    int64_t pointers = (stage.local_count + 2 * stage.state_count + 2 * program.shifted_count) * int64_t(sizeof(T*));
+    char* memory = scratch_arena.take(need * int64_t(sizeof(T)) + pointers);
+    T* base = reinterpret_cast<T*>(memory);
+    if (call.poison) fill_nan(base, need);
+    slot_memory = base + at_slots, splats = base + at_splats, sum_memory = base + at_sums, panel_memory = base + at_panel;
+    locals = reinterpret_cast<T**>(memory + need * int64_t(sizeof(T)));
+    states = locals + stage.local_count, nexts = states + stage.state_count;
+    shifted = nexts + stage.state_count, shifted_memory = shifted + program.shifted_count;
+    need = at_locals;
+    for (int i = 0; i < stage.local_count; i++) locals[i] = base + reserve(capacity * stage.local_widths[i]);
+    for (int i = 0; i < stage.state_count; i++) {
+      states[i] = base + reserve(2 * capacity * stage.states[i].width);
+      nexts[i] = states[i] + capacity * stage.states[i].width;
+    }
+    need = at_shifted;
+    if (stage.loop)
+      for (int i = 0; i < program.shifted_count; i++) shifted_memory[i] = base + reserve(capacity * program.array_widths[program.shifted[i].history]);
+    for (int i = 0; i < program.constant_count; i++) store(splats + i * lanes<T>, splat(T(program.constants[i])));
+  }
+
+  // Rows [from, to) of all N, in chunks that go through every phase together.
+  void over_rows(int64_t from, int64_t to, const T* packed) {
+    for (int64_t a = from; a < to; a += kChunkRows) {
+      first_row = a, array_row = a;
+      for (int p = 0; p < stage.phase_count; p++) run(stage.phases[p], a, smaller(a + kChunkRows, to), packed);
+    }
+  }
+
+  // Sequences [from, to) over time. Active ones at each time are a prefix, because lengths fall with the row.
+  void over_time(int64_t from, int64_t to, const T* packed) {
+    first_row = from;
+    for (int i = 0; i < stage.state_count; i++)
+      if (T* last = array(stage.states[i].final)) copy_rows(last + from * stage.states[i].width, initial(i, from), (to - from) * stage.states[i].width);
+    int64_t before = 0;  // sequences of ours active in the step just done
+    for (int64_t step = 0; step < call.T; step++) {
+      int64_t t = stage.order > 0 ? step : call.T - 1 - step, active = larger(0, smaller(to, running(t)) - from);
+      if (!active && stage.order > 0) break;
+      for (int i = 0; i < stage.state_count; i++) {  // sequences that begin
+        int64_t width = stage.states[i].width, known = step ? before : 0;
+        if (active > known) copy_rows(states[i] + known * width, initial(i, from + known), (active - known) * width);
+      }
+      array_row = offset(t);
+      for (int i = 0; i < program.shifted_count; i++) find_shifted(i, t, from, active);
+      for (int p = 0; p < stage.phase_count; p++) run(stage.phases[p], from, from + active, packed);
+      int64_t stay = step + 1 == call.T ? 0 : stage.order > 0 ? larger(0, smaller(to, running(t + 1)) - from) : active;
+      for (int i = 0; i < stage.state_count; i++) {  // sequences that end
+        int64_t width = stage.states[i].width;
+        if (T* last = array(stage.states[i].final))
+          if (active > stay) copy_rows(last + (from + stay) * width, nexts[i] + stay * width, (active - stay) * width);
+        T* swap = states[i];
+        states[i] = nexts[i], nexts[i] = swap;
+      }
+      before = active;
+    }
+  }
+
+ private:
+  static constexpr int64_t kMostRows = tile_elements<T> / lanes<T> + kRowsDown + 8;
+  const Procedure& program;
+  const Stage& stage;
+  const Call& call;
+  int64_t capacity, widest_row, first_row = 0, array_row = 0;
+  T *slot_memory, *splats, *sum_memory, *panel_memory;
+  T **locals, **states, **nexts, **shifted, **shifted_memory;
+
+  T* array(int index) const { return index < 0 ? nullptr : static_cast<T*>(call.arrays[index]); }
+  int64_t offset(int64_t t) const { return call.offset ? call.offset[t] : t * call.B; }
+  int64_t running(int64_t t) const { return call.offset ? call.offset[t + 1] - call.offset[t] : call.B; }
+  const T* initial(int state, int64_t row) const {
+    const T* p = array(stage.states[state].initial);
+    return p ? p + row * stage.states[state].width : nullptr;
+  }
+
+  // Rows one step earlier: a pointer into the history where one will do, else a copy of rows from two places.
+  void find_shifted(int i, int64_t t, int64_t from, int64_t active) {
+    const Shifted& s = program.shifted[i];
+    int64_t width = program.array_widths[s.history], earlier = t - s.order;
+    T *history = array(s.history), *start = array(s.initial);
+    bool edge = earlier < 0 || earlier >= call.T;
+    int64_t known = edge ? 0 : smaller(active, larger(0, running(earlier) - from));
+    if (known == active && history && !edge) {
+      shifted[i] = history + (offset(earlier) + from) * width;
+    } else if (!known && start) {
+      shifted[i] = start + from * width;
+    } else {
+      shifted[i] = shifted_memory[i];
+      if (known) copy_rows(shifted[i], history + (offset(earlier) + from) * width, known * width);
+      copy_rows(shifted[i] + known * width, start ? start + (from + known) * width : nullptr, (active - known) * width);
+    }
+  }
+
+  // Columns of a tile come in whole units of every group; then as many rows as tile_elements<T> allows.
+  static int64_t unit_columns(const Phase& phase) {
+    int64_t unit = lanes<T>;
+    for (int g = 0; g < phase.group_count; g++) unit = larger(unit, int64_t(Panels(phase.groups[g].gate_count).blocks) * lanes<T>);
+    return unit;
+  }
+  static int64_t most_rows(const Phase& phase) {
+    if (!phase.group_count) return larger(1, tile_elements<T> / larger(lanes<T>, smaller(rounded<T>(phase.width), tile_elements<T>)));
+    return larger(kRowsDown, tile_elements<T> / unit_columns(phase) / kRowsDown * kRowsDown);
+  }
+  static int64_t tile_size(const Phase& phase) { return larger(tile_elements<T>, most_rows(phase) * unit_columns(phase)); }
+
+  // First number of the row array an operand names, for the loop's row `row`, and its row stride.
+  T* locate(const Operand& o, int64_t row, int64_t& stride) const {
+    switch (o.place) {
+      case kRows: stride = program.array_widths[o.index]; return array(o.index) ? array(o.index) + (stage.loop ? array_row + row : row) * stride + o.column : nullptr;
+      case kShifted: stride = program.array_widths[program.shifted[o.index].history]; return shifted[o.index] + (row - first_row) * stride + o.column;
+      case kLocal: stride = stage.local_widths[o.index]; return locals[o.index] + (row - first_row) * stride + o.column;
+      case kState: stride = stage.states[o.index].width; return states[o.index] + (row - first_row) * stride + o.column;
+      case kNext: stride = stage.states[o.index].width; return nexts[o.index] + (row - first_row) * stride + o.column;
+      case kVector: stride = 0; return static_cast<T*>(const_cast<void*>(call.vectors[o.index])) + o.column;
+      default: return nullptr;
+    }
+  }
+
+  Tile<T> resolve(const Operand& o, const Extent& e, int64_t row, int64_t column, int argument) const {
+    if (o.place == kNone) return {nullptr, 0, 0, false};
+    if (o.place == kSlot) return {slot_memory + o.index * widest_row, e.width, lanes<T>, false};
+    if (o.place == kConstant) return {splats + o.index * lanes<T>, 0, 0, false};
+    int64_t stride = 0;
+    T* p = locate(o, row, stride);
+    if (!o.broadcast) return {p ? p + column : nullptr, stride, lanes<T>, true};
+    T* spread = splats + (program.constant_count + argument * kMostRows) * lanes<T>;
+    int64_t rows = stride ? e.rows : 1;
+    for (int64_t r = 0; r < rows; r++) store(spread + r * lanes<T>, splat(p[r * stride]));
+    return {spread, stride ? lanes<T> : 0, 0, false};
+  }
+
+  void run(const Phase& phase, int64_t from, int64_t to, const T* packed) {
+    int64_t rows = to - from;
+    if (rows <= 0) return;
+    int64_t unit = unit_columns(phase), most = most_rows(phase), bands = parts(rows, most), band = parts(rows, bands);
+    int64_t columns = parts(phase.width, unit) * unit, step = smaller(columns, larger(unit, tile_elements<T> / band / unit * unit));
+    for (int64_t column = 0; column < columns; column += step) {
+      Extent e;
+      e.width = smaller(step, columns - column), e.columns = smaller(e.width, phase.width - column);
+      for (int64_t row = from; row < to; row += band) {
+        e.rows = smaller(band, to - row);
+        for (int g = 0; g < phase.group_count; g++) product(phase, phase.groups[g], e, row, column, packed);
+        int sum = 0;
+        for (int i = 0; i < phase.instruction_count; i++) {
+          const Instruction& n = phase.instructions[i];
+          Tile<T> in[3] = {resolve(n.a, e, row, column, 0), resolve(n.b, e, row, column, 1), resolve(n.c, e, row, column, 2)};
+          if (n.code == kRowsum || n.code == kRowmax)
+            reduce_tile<T>(n.code, e, column == 0, in[0], sum_memory + (sum++ * capacity + row - from) * lanes<T>);
+          else
+            operate<T>(n.code, e, resolve(n.to, e, row, column, 0), resolve(n.also, e, row, column, 0), in);
+        }
+      }
+    }
+    if (phase.sum_count) finish_sums(phase, from, rows);
+  }
+
+  void finish_sums(const Phase& phase, int64_t from, int64_t rows) {
+    int sum = 0;
+    for (int i = 0; i < phase.instruction_count; i++) {
+      const Instruction& n = phase.instructions[i];
+      if (n.code != kRowsum && n.code != kRowmax) continue;
+      int64_t stride = 0, stride2 = 0;
+      T *to = locate(n.to, from, stride), *also = n.also.place == kNone ? nullptr : locate(n.also, from, stride2);
+      for (int64_t r = 0; r < rows; r++) {
+        T y = reduce_lanes<T>(n.code, sum_memory + (sum * capacity + r) * lanes<T>);
+        to[r * stride] = y;
+        if (also) also[r * stride2] = y;
+      }
+      sum++;
+    }
+  }
+
+  void product(const Phase& phase, const Group& group, const Extent& e, int64_t row, int64_t column, const T* packed) {
+    Panels p(group.gate_count);
+    int64_t a_stride = 0, unit = int64_t(p.blocks) * lanes<T>;
+    const T* a = locate(group.left, row, a_stride);
+    for (int64_t u = column / unit; u * unit < column + e.width; u++)
+      for (int panel = 0; panel < p.count; panel++) {
+        const T* W = panel_memory;
+        if (packed)
+          W = packed + group.packed + u * unit_size<T>(group) + int64_t(p.first(panel)) * group.depth * lanes<T>;
+        else
+          pack_panel<T>(group, call, phase.width, u, panel, panel_memory);
+        bool pair = packed && e.rows == 1 && p.count == 1 && p.vectors == kVectorsAcross && (u + 2) * unit <= column + e.width;
+        multiply_panel(group, p, panel, e, row, column, u, pair, a, a_stride, W);
+        u += pair;
+      }
+  }
+
+  void multiply_panel(const Group& group, const Panels& p, int panel, const Extent& e, int64_t row, int64_t column,
+                      int64_t u, bool pair, const T* a, int64_t a_stride, const T* W) {
+    int first = p.first(panel), vectors = p.first(panel + 1) - first, most = pair ? 1 : rows_down(vectors);
+    int64_t blocks = parts(e.rows, most);
+    for (int64_t i = 0; i < blocks; i++) {
+      int64_t r = e.rows * i / blocks, rows = e.rows * (i + 1) / blocks - r;
+      Block<T> block;
+      block.to_stride = e.width;
+      alignas(kVectorBytes) T edge[2 * kVectorsAcross][8][lanes<T>];
+      for (int z = 0; z < vectors << pair; z++) {
+        int v = first + z % vectors;
+        const Gate& gate = group.gates[v % group.gate_count];
+        int64_t at = ((u + z / vectors) * p.blocks + v / group.gate_count) * lanes<T> - column;  // within the tile
+        block.to[z] = slot_memory + gate.slot * widest_row + r * e.width + at;
+        Tile<T> start = resolve(gate.start, e, row, column, 0);
+        block.start[z] = start.at ? start.at + r * start.row + at / lanes<T> * start.vector : nullptr;
+        block.start_stride[z] = start.row;
+        if (start.at && start.memory && at + lanes<T> > e.columns) {  // the row ends inside this vector
+          for (int64_t k = 0; k < rows; k++)
+            store(edge[z][k], load_part(block.start[z] + k * start.row, int(larger(0, e.columns - at))));
+          block.start[z] = edge[z][0], block.start_stride[z] = lanes<T>;
+        }
+      }
+      kernel<T>(int(rows), vectors, pair)(a + r * a_stride, a_stride, W, group.depth, block);
+    }
+  }
+};
+
+template <class T> static int64_t multiply_adds_a_row(const Stage& stage) {
+  int64_t n = 0;
+  for (int p = 0; p < stage.phase_count; p++) {
+    n += int64_t(stage.phases[p].width) * (16 * stage.phases[p].instruction_count + 1);
+    for (int g = 0; g < stage.phases[p].group_count; g++) n += int64_t(stage.phases[p].width) * stage.phases[p].groups[g].depth * stage.phases[p].groups[g].gate_count;
+  }
+  return n;
+}
+
+// Sequences of the thread: equal shares of all steps, so that a thread with long sequences has fewer of them.
+static int64_t share(const Call& call, int thread, int of) {
+  if (!call.offset) return call.B * thread / of;
+  int64_t length = call.T, done = 0, row = 0;
+  for (; row < call.B && done * of < call.N * thread; row++) {
+    while (length && call.offset[length] - call.offset[length - 1] <= row) length--;
+    done += length;
+  }
+  return thread == of ? call.B : row;
+}
+
+template <class T> static void run(const Procedure& program, const Call& call) {
+  const T* packed = static_cast<const T*>(call.packed);
+  int64_t work = 0;
+  for (int s = 0; s < program.stage_count; s++) work += multiply_adds_a_row<T>(program.stages[s]) * call.N;
+  Call mine = call;
+  mine.threads = int32_t(smaller(call.threads, larger(1, work / kThreadPays)));
+  if (!packed && call.N > kPackingPays) {
+    T* memory = reinterpret_cast<T*>(packed_arena.take(program.packed_size * int64_t(sizeof(T))));
+    if (call.poison) fill_nan(memory, program.packed_size);
+    pack<T>(program, mine, memory);
+    packed = memory;
+  }
+  for (int s = 0; s < program.stage_count; s++) {
+    const Stage& stage = program.stages[s];
+    int64_t total = stage.loop ? call.B : call.N;
+    int threads = int(smaller(mine.threads, larger(1, total)));
+    Threads::run(threads, [&](int thread, int of) {
+      int64_t from = stage.loop ? share(mine, thread, of) : total * thread / of;
+      int64_t to = stage.loop ? share(mine, thread + 1, of) : total * (thread + 1) / of;
+      Worker<T> worker(program, stage, mine, stage.loop ? to - from : smaller(to - from, kChunkRows));
+      stage.loop ? worker.over_time(from, to, packed) : worker.over_rows(from, to, packed);
+    });
+  }
+}
+
+template <class T> static void apply(int32_t code, int64_t n, const void* a, const void* b, const void* c, void* to) {
+  auto tile = [](const void* p) { return Tile<T>{static_cast<T*>(const_cast<void*>(p)), 0, lanes<T>, true}; };
+  Tile<T> in[3] = {tile(a), tile(b), tile(c)};
+  if (code != kRowsum && code != kRowmax) return operate<T>(code, {1, n, rounded<T>(n)}, tile(to), Tile<T>{nullptr, 0, 0, false}, in);
+  alignas(kVectorBytes) T partial[lanes<T>];
+  reduce_tile<T>(code, {1, n, rounded<T>(n)}, true, in[0], partial);
+  *static_cast<T*>(to) = reduce_lanes<T>(code, partial);
+}
+
+}  // namespace
+
+extern "C" const Machine* NAME(recurra_machine_, RECURRA_ISA)() {
+#define TEXT2(x) #x
+#define TEXT(x) TEXT2(x)
+  static const Machine machine = {TEXT(RECURRA_ISA), {lanes<float>, lanes<double>}, {layout<float>, layout<double>},
+                                  {pack<float>, pack<double>}, {run<float>, run<double>}, {apply<float>, apply<double>}};
+  return &machine;
+}

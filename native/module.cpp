@@ -1,0 +1,242 @@
+// Python's view of the machine: a Program is parsed and checked once; calls pass plain addresses, because an array object
+// a tensor costs more than a small step. Whoever calls (recurra/machine/native.py) answers for shapes, types and lifetimes.
+#include <nanobind/nanobind.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <cstdlib>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "program.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+extern "C" {
+#if defined(__x86_64__)
+const Machine* recurra_machine_v3();
+const Machine* recurra_machine_v4();
+#else
+const Machine* recurra_machine_generic();
+#endif
+}
+
+namespace {
+
+// The build for the widest vectors this processor has; RECURRA_ISA=v3 asks for less. Null: none can run here.
+const Machine* choose() {
+#if defined(__x86_64__)
+  const char* wish = std::getenv("RECURRA_ISA");
+  bool narrow = wish && std::string(wish) == "v3";
+  __builtin_cpu_init();
+  if (!narrow && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512cd"))
+    return recurra_machine_v4();
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2")) return recurra_machine_v3();
+  return nullptr;
+#else
+  return recurra_machine_generic();
+#endif
+}
+const Machine* machine() {
+  static const Machine* chosen = choose();
+  return chosen;
+}
+bool poison_scratch = false;
+
+class Program {
+ public:
+  Program(const std::vector<int64_t>& code, std::vector<double> constants, bool is_double)
+      : kind(is_double), code(code), constants(std::move(constants)) {
+    if (!machine()) throw std::runtime_error("this processor has no AVX2: the native machine cannot run here");
+    procedure.constants = this->constants.data();
+    procedure.constant_count = int32_t(this->constants.size());
+    parse();
+    machine()->layout[kind](procedure);
+  }
+
+  Program(const Program&) = delete;
+
+  Procedure procedure{};
+  const int kind;
+  int matrix_count() const { return procedure.matrix_count; }
+  int vector_count() const { return procedure.vector_count; }
+
+ private:
+  std::vector<int64_t> code;
+  std::vector<double> constants;
+  size_t at = 0;
+  std::vector<std::unique_ptr<char[]>> memory;
+
+  template <class T> T* make(int64_t n) {
+    memory.push_back(std::make_unique<char[]>(sizeof(T) * size_t(n) + 1));
+    return reinterpret_cast<T*>(memory.back().get());
+  }
+  int32_t next(int64_t low = INT32_MIN, int64_t high = INT32_MAX) {
+    if (at >= code.size()) throw std::invalid_argument("native program: ends too early");
+    int64_t x = code[at++];
+    if (x < low || x > high) throw std::invalid_argument("native program: number " + std::to_string(x) + " at " + std::to_string(at - 1) + " is out of range");
+    return int32_t(x);
+  }
+  int32_t count() { return next(0, 1 << 20); }
+  int32_t index(int32_t n) { return next(0, int64_t(n) - 1); }
+  int32_t optional_array() { return next(-1, procedure.array_count - 1); }
+
+  Operand operand(const Stage& stage, int slots) {
+    Operand o;
+    o.place = next(kNone, kConstant);
+    const int32_t sizes[] = {1 << 30, slots, procedure.array_count, procedure.shifted_count, stage.local_count, stage.state_count, stage.state_count, procedure.vector_count, procedure.constant_count};
+    o.index = index(sizes[o.place]);
+    o.column = next(0, 1 << 30);
+    o.broadcast = next(0, 1);
+    return o;
+  }
+
+  void parse() {
+    Procedure& p = procedure;
+    p.array_count = count();
+    int32_t* widths = make<int32_t>(p.array_count);
+    for (int i = 0; i < p.array_count; i++) widths[i] = next(1, 1 << 30);
+    p.array_widths = widths;
+    p.shifted_count = count();
+    Shifted* shifted = make<Shifted>(p.shifted_count);
+    for (int i = 0; i < p.shifted_count; i++) {
+      shifted[i].history = index(p.array_count);
+      shifted[i].initial = optional_array();
+      shifted[i].order = next(-1, 1);
+    }
+    p.shifted = shifted;
+    p.matrix_count = count();
+    p.vector_count = count();
+    p.stage_count = count();
+    p.stages = make<Stage>(p.stage_count);
+    for (int i = 0; i < p.stage_count; i++) parse(p.stages[i]);
+    if (at != code.size()) throw std::invalid_argument("native program: goes on after its end");
+  }
+  void parse(Stage& stage) {
+    stage.loop = next(0, 1), stage.order = next(-1, 1);
+    stage.state_count = count();
+    State* states = make<State>(stage.state_count);
+    for (int i = 0; i < stage.state_count; i++) {
+      states[i].width = next(1, 1 << 30);
+      states[i].initial = optional_array(), states[i].final = optional_array();
+    }
+    stage.states = states;
+    stage.local_count = count();
+    int32_t* widths = make<int32_t>(stage.local_count);
+    for (int i = 0; i < stage.local_count; i++) widths[i] = next(1, 1 << 30);
+    stage.local_widths = widths;
+    stage.phase_count = count();
+    stage.phases = make<Phase>(stage.phase_count);
+    for (int i = 0; i < stage.phase_count; i++) parse(stage, stage.phases[i]);
+  }
+  void parse(const Stage& stage, Phase& phase) {
+    phase.width = next(1, 1 << 30);
+    phase.slot_count = count();
+    phase.group_count = count();
+    phase.groups = make<Group>(phase.group_count);
+    for (int i = 0; i < phase.group_count; i++) {
+      Group& group = phase.groups[i];
+      group.left = operand(stage, 0);
+      group.depth = next(1, 1 << 30);
+      group.gate_count = next(1, 1 << 20);
+      Gate* gates = make<Gate>(group.gate_count);
+      for (int g = 0; g < group.gate_count; g++) {
+        gates[g].matrix = index(procedure.matrix_count), gates[g].transposed = next(0, 1);
+        gates[g].first_column = next(0, 1 << 30), gates[g].first_row = next(0, 1 << 30);
+        gates[g].slot = index(phase.slot_count);
+        gates[g].start = operand(stage, phase.slot_count);
+      }
+      group.gates = gates;
+    }
+    phase.instruction_count = count();
+    Instruction* instructions = make<Instruction>(phase.instruction_count);
+    phase.sum_count = 0;
+    for (int i = 0; i < phase.instruction_count; i++) {
+      Instruction& n = instructions[i];
+      n.code = next(1, 64);
+      n.to = operand(stage, phase.slot_count), n.also = operand(stage, phase.slot_count);
+      n.a = operand(stage, phase.slot_count), n.b = operand(stage, phase.slot_count), n.c = operand(stage, phase.slot_count);
+      phase.sum_count += n.code == 29 || n.code == 30;
+    }
+    phase.instructions = instructions;
+  }
+};
+
+template <class P> std::vector<P> addresses(nb::handle sequence, int expected, const char* what) {
+  std::vector<P> to;
+  to.reserve(size_t(expected));
+  for (nb::handle h : sequence) to.push_back(reinterpret_cast<P>(nb::cast<intptr_t>(h)));
+  if (int(to.size()) != expected) throw std::invalid_argument(std::string("native call: ") + std::to_string(to.size()) + " " + what + ", not " + std::to_string(expected));
+  return to;
+}
+
+void run(const Program& program, int64_t T, int64_t B, int64_t N, intptr_t offset, int threads, nb::tuple arrays, nb::tuple matrices,
+         nb::tuple strides, nb::tuple vectors) {
+  auto a = addresses<void*>(arrays, program.procedure.array_count, "arrays");
+  auto m = addresses<const void*>(matrices, program.matrix_count(), "matrices");
+  auto s = addresses<int64_t>(strides, program.matrix_count(), "strides");
+  auto v = addresses<const void*>(vectors, program.vector_count(), "vectors");
+  Call call{T, B, N, reinterpret_cast<const int64_t*>(offset), threads, poison_scratch, a.data(), m.data(), s.data(), v.data(), nullptr};
+  if (N > 8) {
+    nb::gil_scoped_release release;
+    machine()->run[program.kind](program.procedure, call);
+  } else {
+    machine()->run[program.kind](program.procedure, call);
+  }
+}
+
+// A program with its weights packed once and its arrays known but for one in and one out: what streaming calls.
+class Session {
+ public:
+  Session(const Program& program, int64_t B, nb::tuple arrays, nb::tuple matrices, nb::tuple strides, nb::tuple vectors, int input, int output)
+      : program(program), a(addresses<void*>(arrays, program.procedure.array_count, "arrays")), m(addresses<const void*>(matrices, program.matrix_count(), "matrices")),
+        s(addresses<int64_t>(strides, program.matrix_count(), "strides")), v(addresses<const void*>(vectors, program.vector_count(), "vectors")), B(B),
+        input(size_t(input)), output(size_t(output)),
+        packed(std::aligned_alloc(64, (size_t(program.procedure.packed_size) * (program.kind ? 8 : 4) / 64 + 1) * 64), std::free) {
+    if (this->input >= a.size() || this->output >= a.size()) throw std::invalid_argument("native session: no such array");
+    pack();
+  }
+  Session(const Session&) = delete;
+  void pack() {
+    Call call = make();
+    call.packed = nullptr;
+    machine()->pack[program.kind](program.procedure, call, packed.get());
+  }
+  void step(intptr_t x, intptr_t y) {
+    a[input] = reinterpret_cast<void*>(x), a[output] = reinterpret_cast<void*>(y);
+    machine()->run[program.kind](program.procedure, make());
+  }
+
+ private:
+  const Program& program;
+  std::vector<void*> a;
+  std::vector<const void*> m;
+  std::vector<int64_t> s;
+  std::vector<const void*> v;
+  int64_t B;
+  size_t input, output;
+  std::unique_ptr<void, decltype(&std::free)> packed;
+  Call make() { return {1, B, B, nullptr, 1, poison_scratch, a.data(), m.data(), s.data(), v.data(), packed.get()}; }
+};
+
+void apply(bool is_double, int code, int64_t n, intptr_t a, intptr_t b, intptr_t c, intptr_t to) {
+  machine()->apply[is_double](code, n, reinterpret_cast<void*>(a), reinterpret_cast<void*>(b), reinterpret_cast<void*>(c), reinterpret_cast<void*>(to));
+}
+
+}  // namespace
+
+NB_MODULE(_native, m) {
+  m.def("isa", [] { return std::string(machine() ? machine()->name : ""); }, "The instruction set in use: v4 (AVX-512), v3 (AVX2), or '' where the machine cannot run.");
+  m.def("lanes", [](bool is_double) { return machine() ? machine()->lanes[is_double] : 0; }, "is_double"_a);
+  m.def("poison", [](bool on) { poison_scratch = on; }, "on"_a, "Tests: fill scratch with NaN before each call.");
+  m.def("apply", &apply, "is_double"_a, "code"_a, "n"_a, "a"_a, "b"_a, "c"_a, "to"_a, "One operation on n numbers at these addresses.");
+  nb::class_<Program>(m, "Program").def(nb::init<std::vector<int64_t>, std::vector<double>, bool>(), "code"_a, "constants"_a, "is_double"_a).def("run", &run);
+  nb::class_<Session>(m, "Session")
+      .def(nb::init<const Program&, int64_t, nb::tuple, nb::tuple, nb::tuple, nb::tuple, int, int>(), nb::keep_alive<1, 2>())
+      .def("pack", &Session::pack, "Take the weights anew.")
+      .def("step", &Session::step, "x"_a, "y"_a);
+}

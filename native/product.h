@@ -1,0 +1,128 @@
+// Products of a few rows with a packed matrix. Each output element is one chain of multiply-adds over k in order,
+// whatever the number of rows, so that its bits do not depend on the batch; few rows widen the column block instead.
+#pragma once
+#include <utility>
+
+#include "program.h"
+#include "simd.h"
+
+namespace {
+
+// Panels: the output columns of a group are taken in units of `across` vectors, gate by gate (vector v of a unit is gate
+// v % gates, block v / gates), and cut into panels of at most kVectorsAcross vectors. A panel is [depth][vectors][lanes].
+struct Panels {
+  int blocks;   // vectors of one gate in a unit
+  int vectors;  // vectors in a unit
+  int count;    // panels in a unit
+  explicit Panels(int gates) {
+    blocks = gates >= kVectorsAcross ? 1 : kVectorsAcross / gates;
+    vectors = blocks * gates;
+    count = int(parts(vectors, kVectorsAcross));
+  }
+  int first(int panel) const { return vectors * panel / count; }
+};
+
+template <class T, int S, int... I> INLINE void exchange(Vec<T>& a, Vec<T>& b, std::integer_sequence<int, I...>) {
+  Vec<T> low = __builtin_shufflevector(a, b, ((I & S) ? lanes<T> + I - S : I)...);
+  b = __builtin_shufflevector(a, b, ((I & S) ? lanes<T> + I : I + S)...);
+  a = low;
+}
+template <class T, int S> INLINE void transpose(Vec<T>* rows) {
+  if constexpr (S > 0) {
+#pragma GCC unroll 16
+    for (int i = 0; i < lanes<T>; i++)
+      if (!(i & S)) exchange<T, S>(rows[i], rows[i + S], std::make_integer_sequence<int, lanes<T>>{});
+    transpose<T, S / 2>(rows);
+  }
+}
+
+// One vector of output columns of W (columns, k) for a W^T: to[k * step] = W[0..lanes)[k].
+template <class T> static void pack_transposing(const T* W, int64_t stride, int columns, int64_t depth, T* to, int64_t step) {
+  int64_t k = 0;
+  for (; k + lanes<T> <= depth; k += lanes<T>) {
+    Vec<T> rows[lanes<T>];
+#pragma GCC unroll 16
+    for (int i = 0; i < lanes<T>; i++) rows[i] = i < columns ? load(W + i * stride + k) : Vec<T>{};
+    transpose<T, lanes<T> / 2>(rows);
+#pragma GCC unroll 16
+    for (int i = 0; i < lanes<T>; i++) store(to + (k + i) * step, rows[i]);
+  }
+  for (; k < depth; k++)
+    for (int i = 0; i < lanes<T>; i++) to[k * step + i] = i < columns ? W[i * stride + k] : T(0);
+}
+template <class T> static void pack_straight(const T* W, int64_t stride, int columns, int64_t depth, T* to, int64_t step) {
+  if (columns == lanes<T>)
+    for (int64_t k = 0; k < depth; k++) store(to + k * step, load(W + k * stride));
+  else
+    for (int64_t k = 0; k < depth; k++) store(to + k * step, load_part(W + k * stride, columns));
+}
+
+template <class T> static void pack_panel(const Group& group, const Call& call, int width, int64_t unit, int panel, T* to) {
+  Panels p(group.gate_count);
+  int first = p.first(panel), count = p.first(panel + 1) - first;
+  int64_t step = int64_t(count) * lanes<T>;
+  for (int z = 0; z < count; z++) {
+    const Gate& gate = group.gates[(first + z) % group.gate_count];
+    int64_t column = (unit * p.blocks + (first + z) / group.gate_count) * lanes<T>;
+    int columns = int(larger(0, smaller(width - column, lanes<T>)));
+    const T* W = static_cast<const T*>(call.matrices[gate.matrix]);
+    int64_t stride = call.matrix_strides[gate.matrix], c = gate.first_column + column, k = gate.first_row;
+    if (!columns)
+      for (int64_t i = 0; i < group.depth; i++) store(to + i * step + z * lanes<T>, Vec<T>{});
+    else if (gate.transposed)
+      pack_straight(W + k * stride + c, stride, columns, group.depth, to + z * lanes<T>, step);
+    else
+      pack_transposing(W + c * stride + k, stride, columns, group.depth, to + z * lanes<T>, step);
+  }
+}
+
+template <class T> struct Block {  // what one register block reads and writes; one entry a vector of columns
+  T* to[2 * kVectorsAcross];
+  const T* start[2 * kVectorsAcross];  // null: zero
+  int64_t start_stride[2 * kVectorsAcross];
+  int64_t to_stride;
+};
+
+template <class T, int R, int Z, int P> static void multiply(const T* a, int64_t a_stride, const T* W, int64_t depth, const Block<T>& block) {
+  Vec<T> sum[R][P * Z];
+#pragma GCC unroll 8
+  for (int z = 0; z < P * Z; z++)
+#pragma GCC unroll 8
+    for (int r = 0; r < R; r++) sum[r][z] = block.start[z] ? load(block.start[z] + r * block.start_stride[z]) : Vec<T>{};
+  for (int64_t k = 0; k < depth; k++) {
+    Vec<T> w[P * Z];
+#pragma GCC unroll 8
+    for (int z = 0; z < P * Z; z++) w[z] = load(W + (z / Z) * depth * Z * lanes<T> + (k * Z + z % Z) * lanes<T>);
+#pragma GCC unroll 8
+    for (int r = 0; r < R; r++) {
+      Vec<T> x = splat(a[r * a_stride + k]);
+#pragma GCC unroll 8
+      for (int z = 0; z < P * Z; z++) sum[r][z] = x * w[z] + sum[r][z];
+    }
+  }
+#pragma GCC unroll 8
+  for (int z = 0; z < P * Z; z++)
+#pragma GCC unroll 8
+    for (int r = 0; r < R; r++) store(block.to[z] + r * block.to_stride, sum[r][z]);
+}
+template <class T> using Multiply = void (*)(const T*, int64_t, const T*, int64_t, const Block<T>&);
+
+constexpr int rows_down(int vectors) {  // rows whose accumulators fill the registers
+  return vectors >= 4 ? kRowsDown : vectors == 3 ? (kRowsDown == 6 ? 8 : 4) : kVectorsAcross == 2 && vectors == 2 ? kRowsDown : 8;
+}
+template <class T, int Z, int P, int... R> constexpr Multiply<T> choose(int rows, std::integer_sequence<int, R...>) {
+  Multiply<T> chosen = nullptr;
+  ((rows == R + 1 ? void(chosen = multiply<T, R + 1, Z, P>) : void()), ...);
+  return chosen;
+}
+template <class T> static Multiply<T> kernel(int rows, int vectors, bool pair) {
+  if (pair) return vectors == kVectorsAcross ? multiply<T, 1, kVectorsAcross, 2> : nullptr;
+  switch (vectors) {
+    case 1: return choose<T, 1, 1>(rows, std::make_integer_sequence<int, rows_down(1)>{});
+    case 2: return choose<T, 2, 1>(rows, std::make_integer_sequence<int, rows_down(2)>{});
+    case 3: return choose<T, 3, 1>(rows, std::make_integer_sequence<int, rows_down(3)>{});
+    default: return choose<T, 4, 1>(rows, std::make_integer_sequence<int, rows_down(4)>{});
+  }
+}
+
+}  // namespace

@@ -1,0 +1,94 @@
+// A program as the machine sees it: plain data, made by module.cpp from the list of integers that
+// recurra/machine/encode.py writes, and read by the kernels. No library types: this header is compiled for several
+// instruction sets.
+#pragma once
+#include <cstdint>
+
+enum Place : int32_t {
+  kNone,
+  kSlot,      // a tile of scratch: rows x columns of one tile, in the first-level cache
+  kRows,      // an array with one row for every time and sequence
+  kShifted,   // the same, one step earlier in the order in which the states ran; the initial state at the start
+  kLocal,     // rows of this time step (or chunk) only, private to a thread
+  kState,     // a state before the step
+  kNext,      // a state after the step
+  kVector,    // one row for all: a weight vector
+  kConstant,  // one number
+};
+
+struct Operand {
+  int32_t place, index, column, broadcast;  // broadcast: one number a row stands for all columns
+};
+
+struct Gate {  // one value of the phase's width that comes out of a product
+  int32_t matrix, transposed;           // transposed: a W (rows of W run over k) rather than a W^T
+  int32_t first_column, first_row;      // where its outputs, and its k, begin in the matrix
+  int32_t slot;
+  Operand start;                        // what the chain of multiply-adds starts from; kNone: zero
+};
+
+struct Group {  // products that share their left operand
+  Operand left;
+  int32_t depth;
+  int32_t gate_count;
+  const Gate* gates;
+  int64_t packed;  // where its panels begin in the packed weights, in elements; set by layout()
+};
+
+struct Instruction {
+  int32_t code;
+  Operand to, also, a, b, c;
+};
+
+struct Phase {  // products, then operations, tile by tile over columns of one width
+  int32_t width, slot_count, group_count, instruction_count, sum_count;
+  Group* groups;
+  const Instruction* instructions;
+};
+
+struct State {
+  int32_t width, initial, final;  // arrays of one row a sequence; -1: none
+};
+
+struct Stage {  // the phases once over all rows, or once a step in a loop over time
+  int32_t loop, order;  // order: +1 in time, -1 against it
+  int32_t state_count, local_count, phase_count;
+  const State* states;
+  const int32_t* local_widths;
+  Phase* phases;
+};
+
+struct Shifted {
+  int32_t history, initial, order;
+};
+
+struct Procedure {
+  int32_t stage_count, array_count, shifted_count, matrix_count, vector_count, constant_count;
+  Stage* stages;
+  const int32_t* array_widths;
+  const Shifted* shifted;
+  const double* constants;
+  int64_t packed_size;  // elements of all panels; set by layout()
+};
+
+struct Call {
+  int64_t T, B, N;
+  const int64_t* offset;  // T + 1 numbers: the first row of each time; null when every sequence has length T
+  int32_t threads;
+  bool poison;            // tests: fill scratch with NaN first
+  void* const* arrays;
+  const void* const* matrices;
+  const int64_t* matrix_strides;
+  const void* const* vectors;
+  void* packed;           // panels packed earlier; null: this call packs its own
+};
+
+// What a build for one instruction set offers, for float (0) and double (1).
+struct Machine {
+  const char* name;
+  int32_t lanes[2];
+  void (*layout[2])(Procedure&);  // sets Group::packed and Procedure::packed_size
+  void (*pack[2])(const Procedure&, const Call&, void*);
+  void (*run[2])(const Procedure&, const Call&);
+  void (*apply[2])(int32_t code, int64_t n, const void* a, const void* b, const void* c, void* to);  // one operation on n numbers
+};
