@@ -1,0 +1,1 @@
+"""How fast, against whom, and is it still right: `python -m benchmarks` (see docs/benchmarks.md)."""

@@ -1,0 +1,59 @@
+"""One pass over the cases in one process: `python -m benchmarks.child SETTING`, one JSON object a line on stdout.
+
+The allocator is that of the process, so the parent (benchmarks.__main__) starts one for each setting.
+"""
+
+import os
+import platform
+import sys
+import warnings
+from collections.abc import Iterator
+
+import msgspec
+import torch
+
+import recurra
+from benchmarks.cases import CASES
+from benchmarks.goals import GOALS
+from benchmarks.machine import Machine, commit, processor
+from benchmarks.records import Result, Setting
+from benchmarks.timing import QUICK, Effort
+
+
+def machine() -> Machine:
+    return Machine(
+        processor=processor(),
+        cores=os.cpu_count() or 0,
+        system=platform.platform(),
+        python=platform.python_version(),
+        torch=str(torch.__version__),
+        recurra=recurra.__version__,
+        commit=commit(),
+    )
+
+
+def measured(setting: Setting) -> Iterator[Result]:
+    effort = QUICK if setting.quick else Effort()
+    for kind, cell, shape in dict.fromkeys(goal.case for goal in GOALS if goal.id in setting.ids):
+        torch.manual_seed(0)
+        try:
+            found, worst = CASES[kind](cell, shape).run(effort)
+        except Exception as error:  # noqa: BLE001 reported and counted as wrong: it must not hide the other cases
+            yield Result(kind, cell, shape, error=f"{type(error).__name__}: {error}")
+        else:
+            yield Result(kind, cell, shape, found.times, worst, found.rounds, found.other)
+
+
+def main() -> None:
+    warnings.filterwarnings("ignore", "TF32 acceleration", UserWarning)  # switching mkldnn sets all its flags
+    setting = msgspec.json.decode(sys.argv[1], type=Setting)
+    torch.set_num_threads(setting.threads)
+    write = sys.stdout.buffer
+    write.write(msgspec.json.encode(machine()) + b"\n")
+    for result in measured(setting):
+        write.write(msgspec.json.encode(result) + b"\n")
+        write.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""The one table of what must be reached.
+
+A goal is a ratio, the rival's time divided by ours, at one thread and at two. It is reached when the median over the
+runs is at least `NOISE` of it, which is about how far one configuration moves from run to run on a virtual machine.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+NOISE = 0.93
+QUIET = 0.12  # share of one core that other processes may take before a measurement is repeated, then marked
+COPY = 1 / 1.05  # a user's copy may take at most 5 % longer than the layer it was copied from
+ODD = 1 / 1.15  # an odd width may take at most 15 % longer per unit of work than H = 256
+
+Shape = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Goal:
+    """In the case (kind, cell, shape) `who` must be `one` times (at 1 thread; `two` at 2) as fast as `against`.
+
+    kind: a key of benchmarks.cases.CASES. shape: (B, T, H), the input as wide as the state. hope: what would please.
+    """
+
+    kind: str
+    cell: str
+    shape: Shape
+    one: float
+    two: float
+    who: str = "ours"
+    against: str = "torch"
+    hope: str = ""
+
+    @property
+    def case(self) -> tuple[str, str, Shape]:
+        return self.kind, self.cell, self.shape
+
+    @property
+    def id(self) -> str:
+        """The name that `--rows` is matched with: train/gru/1,128,128/ours:torch."""
+        return "/".join([self.kind, self.cell, ",".join(map(str, self.shape)), f"{self.who}:{self.against}"])
+
+    def at(self, threads: int) -> float:
+        return self.one if threads == 1 else self.two
+
+    def met(self, ratio: float, threads: int) -> bool:
+        return ratio >= NOISE * self.at(threads)
+
+
+def goal(kind: str, cell: str, shape: Shape, one: float, two: float | None = None, **rest: str) -> Goal:
+    return Goal(kind, cell, shape, one, one if two is None else two, **rest)
+
+
+LAYERS = [
+    goal("train", "gru", (1, 128, 128), 8),
+    goal("train", "elman", (1, 128, 128), 8),
+    goal("train", "gru", (8, 128, 128), 3.2, 4.5),
+    goal("train", "elman", (8, 128, 128), 2.5, 3.6),
+    goal("train", "gru", (32, 128, 256), 1.45, 1.9),
+    goal("train", "gru", (16, 512, 256), 1.6, 2.0),
+    goal("train", "elman", (32, 128, 256), 1.15, 1.6),
+    goal("train", "lstm", (1, 128, 128), 1.4),
+    goal("train", "lstm", (8, 128, 128), 1.05, 1.3),
+    goal("train", "lstm", (32, 128, 256), 1.1, 1.15),
+    goal("train", "lstm", (64, 64, 512), 1.0),
+    goal("infer", "lstm", (8, 128, 128), 0.92),
+    goal("infer", "lstm", (32, 128, 256), 0.92),
+    goal("infer", "lstm", (64, 64, 512), 0.85, hope="0.95"),
+    goal("infer", "lstm", (16, 512, 256), 0.85, hope="0.95"),
+    *(
+        goal("lengths", cell, (32, 128, 256), least, against=rival)
+        for cell in ("gru", "elman", "lstm")
+        for rival, least in (("packed", 4.3), ("padded", 1.7))
+    ),
+    goal("stream", "lstm", (1, 1, 64), 15, against="cell", hope="1.5 us a step"),
+    goal("stream", "lstm", (1, 1, 256), 2.5, against="cell"),
+    *(goal("call", cell, (1, 1, 64), 1.0) for cell in ("gru", "elman", "lstm")),
+    *(
+        goal("width", cell, (32, 128, width), ODD, against="H = 256")
+        for cell in ("gru", "elman", "lstm")
+        for width in (250, 300)
+    ),
+]
+
+OWN = [
+    goal("own", "peephole", (1, 128, 128), 15, against="loop"),
+    goal("own", "peephole", (8, 128, 128), 6, against="loop"),
+    goal("own", "peephole", (32, 128, 256), 2, against="loop"),
+]
+
+
+def copies(goals: list[Goal]) -> Iterator[Goal]:
+    """The same cases again for a user's copy of the cell, once a case."""
+    for kind, cell, shape in dict.fromkeys(each.case for each in goals):
+        yield goal(kind, cell, shape, COPY, who="copy", against="ours")
+
+
+PREPARE = [
+    goal("prepare", "own cells", (1, 1, 256), 1.0, who="first cell", against="1 s"),
+    goal("prepare", "own cells", (1, 1, 256), 1.0, who="later cells", against="0.1 s"),
+]
+
+GOALS = [*LAYERS, *OWN, *copies(LAYERS), *PREPARE]

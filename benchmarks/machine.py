@@ -1,0 +1,45 @@
+"""What a ratio was measured on."""
+
+import platform
+import subprocess
+from pathlib import Path
+
+import msgspec
+
+
+class Machine(msgspec.Struct, frozen=True):
+    processor: str
+    cores: int
+    system: str
+    python: str
+    torch: str
+    recurra: str
+    commit: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.processor}, {self.cores} cores; {self.system}; Python {self.python}; PyTorch {self.torch}; "
+            f"Recurra {self.recurra} ({self.commit})"
+        )
+
+
+def processor() -> str:
+    """The processor's name, and those of its vector extensions that matter here."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    facts = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    flags = facts.get("flags", "").split()
+    known = {"avx2": "AVX2", "avx512f": "AVX-512", "amx_tile": "AMX"}
+    found = [name for flag, name in known.items() if flag in flags]
+    return " ".join([facts.get("model name", platform.machine()), *([f"({', '.join(found)})"] if found else [])])
+
+
+def commit() -> str:
+    """The commit that is checked out, with a + when files differ from it."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+", "--exclude=*"]
+    try:
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "no commit known"

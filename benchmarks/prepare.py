@@ -1,0 +1,33 @@
+"""Seconds from a new cell to its first gradients, each cell met for the first time, as a JSON list on standard output.
+
+Run in a process of its own, since only the first cell pays for what is loaded and set up once. PyTorch itself is warmed
+up by a layer of its own before. One step of one row: what is left is trace, passes and packing.
+"""
+
+import json
+import sys
+import time
+
+import torch
+
+import recurra
+from benchmarks.cells import COPIES, Peephole
+
+WIDTH = 256
+
+
+def main() -> None:
+    torch.set_num_threads(int(sys.argv[1]))
+    x = torch.randn(1, 1, WIDTH)
+    torch.nn.LSTM(WIDTH, WIDTH)(x)[0].sum().backward()
+    seconds = []
+    for cell in (Peephole, *COPIES.values()):
+        layer = recurra.Recurrent(cell(WIDTH, WIDTH))
+        start = time.perf_counter()
+        layer(x)[0].sum().backward()
+        seconds.append(time.perf_counter() - start)
+    print(json.dumps(seconds))
+
+
+if __name__ == "__main__":
+    main()
