@@ -1,0 +1,35 @@
+"""What every test starts from: fixed seeds, at most two threads, strict mode off unless the test asks for it."""
+
+import random
+from collections.abc import Iterator
+
+import hypothesis
+import numpy as np
+import pytest
+import torch
+
+hypothesis.settings.register_profile("recurra", deadline=None, derandomize=True, database=None)
+hypothesis.settings.load_profile("recurra")
+
+THREADS = min(2, torch.get_num_threads())
+
+
+@pytest.fixture(autouse=True)
+def _same_start(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.delenv("RECURRA_STRICT", raising=False)
+    monkeypatch.delenv("RECURRA_SHOW", raising=False)
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002 (for code under test that draws from the global generator)
+    torch.manual_seed(0)
+    torch.set_num_threads(THREADS)
+    yield
+    torch.set_num_threads(THREADS)
+
+
+@pytest.fixture
+def strict() -> Iterator[None]:
+    """A fall-back is an error: what the test runs, runs on the native machine."""
+    import recurra
+
+    with recurra.strict():
+        yield
