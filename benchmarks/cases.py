@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 import recurra
+from benchmarks import parts
 from benchmarks.cells import COPIES, OURS, TORCH, Peephole, share, weights
 from benchmarks.goals import Shape
 from benchmarks.records import Time
@@ -63,7 +64,7 @@ class Race:
         return measure(self.contestants, effort), worst
 
     def check(self) -> float:
-        return max(check.run() for check in self.checks)
+        return max((check.run() for check in self.checks), default=0.0)
 
 
 def either(name: str, call: Callable[[], object], work: float = 1.0, grad: bool = True) -> list[Contestant]:
@@ -254,6 +255,21 @@ class Preparation:
         return Measured({name: Time(each, each) for name, each in seconds.items()}), 0.0
 
 
+def product(cell: str, shape: Shape) -> Race:
+    """The machine's recurrent product against the multiply-adds a second that the processor can do at all."""
+    return Race(parts.product(cell, shape), [])
+
+
+def pointwise(cell: str, shape: Shape) -> Race:
+    """The interpreted pointwise part of an LSTM step on one tile of H numbers, against the same as one loop."""
+    assert (cell, shape[1]) == ("lstm", parts.Pointwise.STEPS)
+    tile = parts.Pointwise(shape[2])
+    return Race(
+        [Contestant("ours", tile.interpreted), Contestant("fused loop", tile.fused)],
+        [Check("ours", tile.interpreted, tile.fused)],
+    )
+
+
 CASES: dict[str, Callable[[str, Shape], Race | Preparation]] = {
     "train": train,
     "infer": infer,
@@ -262,5 +278,7 @@ CASES: dict[str, Callable[[str, Shape], Race | Preparation]] = {
     "stream": stream,
     "width": width,
     "own": own,
+    "product": product,
+    "pointwise": pointwise,
     "prepare": lambda cell, shape: Preparation(),
 }

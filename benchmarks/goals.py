@@ -10,6 +10,7 @@ from dataclasses import dataclass
 NOISE = 0.93
 QUIET = 0.12  # share of one core that other processes may take before a measurement is repeated, then marked
 COPY = 1 / 1.05  # a user's copy may take at most 5 % longer than the layer it was copied from
+POINTWISE = 1 / 1.1  # interpreting may cost 10 %
 ODD = 1 / 1.15  # an odd width may take at most 15 % longer per unit of work than H = 256
 
 Shape = tuple[int, int, int]
@@ -100,4 +101,13 @@ PREPARE = [
     goal("prepare", "own cells", (1, 1, 256), 1.0, who="later cells", against="0.1 s"),
 ]
 
-GOALS = [*LAYERS, *OWN, *copies(LAYERS), *PREPARE]
+PARTS = [
+    *(
+        goal("product", cell, (batch, 128, 128), 0.85, against="FMA rate")
+        for cell in ("lstm", "gru")
+        for batch in (8, 32)
+    ),
+    *(goal("pointwise", "lstm", (1, 1000, width), POINTWISE, against="fused loop") for width in (128, 256, 512)),
+]
+
+GOALS = [*LAYERS, *OWN, *copies(LAYERS), *PREPARE, *PARTS]

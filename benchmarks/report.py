@@ -18,11 +18,18 @@ KINDS = {
     "lengths": "unequal lengths 20 to 128, training step",
     "stream": "streaming, one step",
     "width": "training step, per unit of work",
+    "product": "the recurrent product alone",
+    "pointwise": "the interpreted pointwise part alone",
     "own": "user's own cell, training step",
     "prepare": "trace, passes and packing",
 }
 RIVALS = {"torch": "torch.nn", "packed": "pack_padded_sequence", "padded": "the padded batch", "cell": "nn.LSTMCell"}
-RIVALS |= {"loop": "its Python loop", "ours": "recurra's own"}
+RIVALS |= {
+    "FMA rate": "the rate of multiply-adds",
+    "fused loop": "one fused C++ loop",
+    "loop": "its Python loop",
+    "ours": "recurra's own",
+}
 
 
 def ratio(goal: Goal, result: Result) -> float:
