@@ -1,0 +1,114 @@
+"""Recurra: recurrent networks written as their equations, run by a native machine.
+
+Public names are loaded when first asked for, so that `import recurra` is cheap and the command line's help needs no torch.
+"""
+
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from recurra import cells
+    from recurra.cell import Cell
+    from recurra.errors import (
+        CellError,
+        DataError,
+        FileError,
+        InputError,
+        ProgramError,
+        RecurraError,
+        StrictError,
+        TrainingError,
+    )
+    from recurra.inference import Session
+    from recurra.layers import GRU, LSTM, RNN, Bidirectional, Recurrent, Residual, Stack
+    from recurra.scan import scan
+    from recurra.tasks.model import Model, load
+    from recurra.training import Run, resume, train
+    from recurra.unroll import explain, strict, unroll
+
+# Where each public name is defined; "" for a module that is public itself.
+_HOMES = {
+    "cells": "",
+    "Cell": "recurra.cell",
+    "CellError": "recurra.errors",
+    "DataError": "recurra.errors",
+    "FileError": "recurra.errors",
+    "InputError": "recurra.errors",
+    "ProgramError": "recurra.errors",
+    "RecurraError": "recurra.errors",
+    "StrictError": "recurra.errors",
+    "TrainingError": "recurra.errors",
+    "Session": "recurra.inference",
+    "GRU": "recurra.layers",
+    "LSTM": "recurra.layers",
+    "RNN": "recurra.layers",
+    "Bidirectional": "recurra.layers",
+    "Recurrent": "recurra.layers",
+    "Residual": "recurra.layers",
+    "Stack": "recurra.layers",
+    "scan": "recurra.scan",
+    "Model": "recurra.tasks.model",
+    "load": "recurra.tasks.model",
+    "Run": "recurra.training",
+    "resume": "recurra.training",
+    "train": "recurra.training",
+    "explain": "recurra.unroll",
+    "strict": "recurra.unroll",
+    "unroll": "recurra.unroll",
+}
+
+__all__ = [
+    "GRU",
+    "LSTM",
+    "RNN",
+    "Bidirectional",
+    "Cell",
+    "CellError",
+    "DataError",
+    "FileError",
+    "InputError",
+    "Model",
+    "ProgramError",
+    "Recurrent",
+    "RecurraError",
+    "Residual",
+    "Run",
+    "Session",
+    "Stack",
+    "StrictError",
+    "TrainingError",
+    "cells",
+    "explain",
+    "load",
+    "resume",
+    "scan",
+    "strict",
+    "train",
+    "unroll",
+]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'recurra' has no attribute {name!r}")
+    value = getattr(import_module(home), name) if home else import_module(f"recurra.{name}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+class _Package(ModuleType):
+    """The import system binds each submodule in its package; `scan` and `unroll` mean the functions, so that is refused."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (isinstance(value, ModuleType) and _HOMES.get(name)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

@@ -1,0 +1,88 @@
+"""Cell: the equation of one step, with its weights and the names and widths of its states."""
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from recurra import checks
+
+
+class Cell(torch.nn.Module):
+    """One step of a recurrent network: (x_t, states at t-1) -> (y_t, states at t).
+
+    A subclass defines `step(self, x, h, c)` in ordinary PyTorch: x (B, input_size), then one argument (B, n) for each
+    state, whose names are the states' names. It returns the next states in this order, the first of which is the output,
+    or `y, h, c` when the output is no state. A single state may be returned bare. Rows must not depend on each other.
+
+        class Peephole(recurra.Cell):
+            def __init__(self, input_size, hidden_size):
+                super().__init__(input_size, hidden_size)      # or, for widths of their own: h=20
+                ...                                            # parameters and submodules
+            def step(self, x, h, c):
+                ...
+                return h, c
+
+    Every state is hidden_size wide unless given by name. States start at zero unless the class defines
+    `initial(self, batch)`, which returns them as (batch, n).
+
+    Raises CellError when the class is made (no step, no state, arguments that are not plain names, reserved names), and
+    at a step that returns too few states or changes a state's shape.
+    """
+
+    state_names: ClassVar[tuple[str, ...]]
+    step: Callable[..., Any]
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        cls.state_names = checks.state_names(cls)
+
+    def __init__(self, input_size: int, hidden_size: int, **widths: int) -> None:
+        super().__init__()
+        self.input_size = input_size
+        self.hidden_size = hidden_size
+        self.state_sizes = checks.sizes(type(self).__name__, self.state_names, input_size, hidden_size, widths)
+
+    def initial(self, batch: int) -> Tensor | tuple[Tensor, ...]:
+        """The states before the first step: zeros (batch, n), of the dtype and device of the cell's parameters."""
+        like = next((p for p in self.parameters() if p.is_floating_point()), torch.empty(0))
+        return tuple(like.new_zeros(batch, n) for n in self.state_sizes.values())
+
+    def forward(self, x: Tensor, *states: Tensor) -> Any:
+        """One step: what `step(x, *states)` returns."""
+        return self.step(x, *states)
+
+    @property
+    def output_size(self) -> int:
+        """Width of the output y_t, found by running `step` on two rows of zeros."""
+        return output_width(self)
+
+    def extra_repr(self) -> str:
+        widths = "".join(f", {k}={n}" for k, n in self.state_sizes.items() if n != self.hidden_size)
+        return f"{self.input_size}, {self.hidden_size}{widths}"
+
+
+def one_step(cell: Cell, x: Tensor, states: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """`cell.step`, its result checked and told apart into the output (B, m) and the next states."""
+    return checks.split(cell, cell.state_names, states, cell.step(x, *states))
+
+
+def initial_states(cell: Cell, x: Tensor, batch: int) -> tuple[Tensor, ...]:
+    """`cell.initial(batch)`, checked. A cell without parameters has the dtype and device of x."""
+    if type(cell).initial is Cell.initial and next(cell.parameters(), None) is None:
+        return tuple(x.new_zeros(batch, n) for n in cell.state_sizes.values())
+    return checks.check_states(
+        type(cell).__name__, cell.state_sizes, cell.initial(batch), batch, origin="initial(batch)"
+    )
+
+
+def output_width(cell: Cell) -> int:
+    """Width of y_t. Random numbers drawn and buffers written by the trial step leave no trace."""
+    like = next((p for p in cell.parameters() if p.is_floating_point()), torch.empty(0))
+    buffers = {name: b.clone() for name, b in cell.named_buffers()}
+    with torch.no_grad(), torch.random.fork_rng([like.device] if like.is_cuda else []):
+        x = like.new_zeros(2, cell.input_size)
+        states = initial_states(cell, x, 2)
+        result = torch.func.functional_call(cell, buffers, (x, *states))
+    return checks.split(cell, cell.state_names, states, result)[0].shape[1]

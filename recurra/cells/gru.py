@@ -1,0 +1,97 @@
+"""The gated recurrent unit, with the reset gate after or before the recurrent product."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from recurra.cell import Cell
+from recurra.cells._parameters import Device, add_gates, draw
+
+
+class GRU(Cell):
+    """r_t = σ(W_ir x_t + b_ir + W_hr h_{t-1} + b_hr)
+    z_t = σ(W_iz x_t + b_iz + W_hz h_{t-1} + b_hz)
+    n_t = tanh(W_in x_t + b_in + r_t ∘ (W_hn h_{t-1} + b_hn))
+    h_t = (1 - z_t) ∘ n_t + z_t ∘ h_{t-1}
+
+    The variant of cuDNN and torch.nn of the unit of Cho et al. 2014, arXiv:1406.1078: the reset gate is applied after the
+    product, so that one product serves all three gates. Gate order in every parameter: r, z, n. State and output: h (B, H).
+
+    Parameters: weight_ih (3H, D), weight_hh (3H, H), bias_ih and bias_hh (3H,), as in torch.nn.GRUCell, drawn from
+    U(-1/√H, 1/√H). bias=False leaves both biases None.
+
+    Deviation from the paper: the place of r_t; GRUResetBefore has it as published.
+    """
+
+    weight_ih: Tensor
+    weight_hh: Tensor
+    bias_ih: Tensor | None
+    bias_hh: Tensor | None
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        bias: bool = True,
+        device: Device = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(input_size, hidden_size)
+        add_gates(self, 3 * hidden_size, input_size, hidden_size, bias, device, dtype)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draws all parameters anew."""
+        draw(self, self.hidden_size)
+
+    def step(self, x: Tensor, h: Tensor) -> Tensor:
+        x_r, x_z, x_n = F.linear(x, self.weight_ih, self.bias_ih).chunk(3, -1)
+        h_r, h_z, h_n = F.linear(h, self.weight_hh, self.bias_hh).chunk(3, -1)
+        r = torch.sigmoid(x_r + h_r)
+        z = torch.sigmoid(x_z + h_z)
+        n = torch.tanh(x_n + r * h_n)
+        return (1 - z) * n + z * h
+
+
+class GRUResetBefore(Cell):
+    """r_t = σ(W_ir x_t + b_ir + W_hr h_{t-1} + b_hr)
+    z_t = σ(W_iz x_t + b_iz + W_hz h_{t-1} + b_hz)
+    n_t = tanh(W_in x_t + b_in + W_hn (r_t ∘ h_{t-1}) + b_hn)
+    h_t = (1 - z_t) ∘ n_t + z_t ∘ h_{t-1}
+
+    Cho et al. 2014, arXiv:1406.1078: the reset gate is applied before the product. Gate order in every parameter: r, z, n.
+    State and output: h (B, H).
+
+    Parameters: as in GRU.
+
+    Deviation: the paper has no biases; here two, as torch.nn has. (Chung et al. 2014 exchange z_t and 1 - z_t.)
+    """
+
+    weight_ih: Tensor
+    weight_hh: Tensor
+    bias_ih: Tensor | None
+    bias_hh: Tensor | None
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        bias: bool = True,
+        device: Device = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(input_size, hidden_size)
+        add_gates(self, 3 * hidden_size, input_size, hidden_size, bias, device, dtype)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draws all parameters anew."""
+        draw(self, self.hidden_size)
+
+    def step(self, x: Tensor, h: Tensor) -> Tensor:
+        H = self.hidden_size
+        b_rz, b_n = (None, None) if self.bias_hh is None else (self.bias_hh[: 2 * H], self.bias_hh[2 * H :])
+        x_rz, x_n = F.linear(x, self.weight_ih, self.bias_ih).split([2 * H, H], -1)
+        r, z = torch.sigmoid(x_rz + F.linear(h, self.weight_hh[: 2 * H], b_rz)).chunk(2, -1)
+        n = torch.tanh(x_n + F.linear(r * h, self.weight_hh[2 * H :], b_n))
+        return (1 - z) * n + z * h

@@ -1,0 +1,97 @@
+"""Long short-term memory, with the forget gate, as torch.nn writes it; and with a projected state."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from recurra.cell import Cell
+from recurra.cells._parameters import Device, add_gates, draw
+
+
+class LSTM(Cell):
+    """i_t = σ(W_ii x_t + b_ii + W_hi h_{t-1} + b_hi)
+    f_t = σ(W_if x_t + b_if + W_hf h_{t-1} + b_hf)
+    g_t = tanh(W_ig x_t + b_ig + W_hg h_{t-1} + b_hg)
+    o_t = σ(W_io x_t + b_io + W_ho h_{t-1} + b_ho)
+    c_t = f_t ∘ c_{t-1} + i_t ∘ g_t
+    h_t = o_t ∘ tanh(c_t)
+
+    Hochreiter and Schmidhuber 1997, Neural Computation 9(8); the forget gate is that of Gers, Schmidhuber and Cummins
+    2000, Neural Computation 12(10). Gate order in every parameter: i, f, g, o. States: h and c (B, H); the output is h.
+
+    Parameters: weight_ih (4H, D), weight_hh (4H, H), bias_ih and bias_hh (4H,), as in torch.nn.LSTMCell, drawn from
+    U(-1/√H, 1/√H). bias=False leaves both biases None.
+
+    Deviations: none of the papers' block structure, squashing ranges or truncated gradient; two biases, as torch.nn has.
+    """
+
+    weight_ih: Tensor
+    weight_hh: Tensor
+    bias_ih: Tensor | None
+    bias_hh: Tensor | None
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        bias: bool = True,
+        device: Device = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(input_size, hidden_size)
+        add_gates(self, 4 * hidden_size, input_size, hidden_size, bias, device, dtype)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draws all parameters anew."""
+        draw(self, self.hidden_size)
+
+    def step(self, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        gates = F.linear(x, self.weight_ih, self.bias_ih) + F.linear(h, self.weight_hh, self.bias_hh)
+        i, f, g, o = gates.chunk(4, -1)
+        c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+        h = torch.sigmoid(o) * torch.tanh(c)
+        return h, c
+
+
+class LSTMProjected(Cell):
+    """i_t, f_t, g_t, o_t, c_t as in LSTM,   h_t = W_hr (o_t ∘ tanh(c_t)).
+
+    Sak, Senior and Beaufays 2014, arXiv:1402.1128. Gate order in every parameter: i, f, g, o. States: h (B, proj_size),
+    c (B, H); the output is h.
+
+    Parameters: weight_ih (4H, D), weight_hh (4H, P), bias_ih and bias_hh (4H,), weight_hr (P, H), as in
+    torch.nn.LSTM(proj_size=P), drawn from U(-1/√H, 1/√H). bias=False leaves both biases None.
+
+    Deviations: the paper's peepholes and its second, non-recurrent projection are left out, as in torch.nn.
+    """
+
+    weight_ih: Tensor
+    weight_hh: Tensor
+    bias_ih: Tensor | None
+    bias_hh: Tensor | None
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        proj_size: int,
+        bias: bool = True,
+        device: Device = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(input_size, hidden_size, h=proj_size)
+        add_gates(self, 4 * hidden_size, input_size, proj_size, bias, device, dtype)
+        self.weight_hr = nn.Parameter(torch.empty(proj_size, hidden_size, device=device, dtype=dtype))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draws all parameters anew."""
+        draw(self, self.hidden_size)
+
+    def step(self, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        gates = F.linear(x, self.weight_ih, self.bias_ih) + F.linear(h, self.weight_hh, self.bias_hh)
+        i, f, g, o = gates.chunk(4, -1)
+        c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+        h = F.linear(torch.sigmoid(o) * torch.tanh(c), self.weight_hr)
+        return h, c
