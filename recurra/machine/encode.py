@@ -1,0 +1,469 @@
+"""From the parts of a plan to the list of integers that the native machine reads (native/program.h).
+
+A part becomes phases: products first, then operations, all of one width, tile by tile. A value that only its own phase
+reads lives in a slot (first-level cache); one that another phase reads at other columns is written to memory as well.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import TypeVar
+
+from recurra.program.ops import OPS
+from recurra.program.values import Value
+
+COPY = OPS["broadcast"].native
+assert COPY is not None
+
+
+class Unsupported(Exception):
+    """The native machine cannot run a part: why, and the line of the user's step that says so ("" if none does)."""
+
+    def __init__(self, reason: str, line: str = "") -> None:
+        super().__init__(reason)
+        self.reason, self.line = reason, line
+
+
+class Place(IntEnum):
+    """Where an operand lies; the numbers of native/program.h."""
+
+    NONE, SLOT, ROWS, SHIFTED, LOCAL, STATE, NEXT, VECTOR, CONSTANT = range(9)
+
+
+Operand = tuple[int, int, int, int]  # place, index, column, broadcast
+NOTHING: Operand = (Place.NONE, 0, 0, 0)
+
+
+@dataclass(eq=False)
+class Memory:
+    """What a procedure can name. Arrays have one row for each of all N rows (or, for first and last states, one a sequence)."""
+
+    array_widths: list[int] = field(default_factory=list)
+    shifted: list[tuple[int, int, int]] = field(default_factory=list)
+    matrices: list[Value] = field(default_factory=list)
+    vectors: list[Value] = field(default_factory=list)
+    constants: list[float] = field(default_factory=list)
+    stored: dict[Value, tuple[int, int]] = field(default_factory=dict)  # value -> array, column
+    shifted_of: dict[Value, int] = field(default_factory=dict)
+
+    def array(self, width: int) -> int:
+        self.array_widths.append(width)
+        return len(self.array_widths) - 1
+
+    def store(self, value: Value) -> int:
+        """An array for all rows of a value."""
+        index = self.array(value.width)
+        self.stored[value] = (index, 0)
+        return index
+
+    def shift(self, history: int, initial: int, order: int) -> int:
+        self.shifted.append((history, initial, order))
+        return len(self.shifted) - 1
+
+    def operand(self, value: Value, column: int, broadcast: int) -> Operand | None:
+        """Where a value lies that no part has to compute; None if it is not known here."""
+        if value.op == "const":
+            return (Place.CONSTANT, _index(self.constants, float(value.attr[0])), 0, 0)
+        if value.op == "static":
+            return (Place.VECTOR, _index(self.vectors, value), column, broadcast)
+        if value in self.stored:
+            array, start = self.stored[value]
+            return (Place.ROWS, array, start + column, broadcast)
+        if value in self.shifted_of:
+            return (Place.SHIFTED, self.shifted_of[value], column, broadcast)
+        return None
+
+
+X = TypeVar("X")
+
+
+def _index(items: list[X], item: X) -> int:
+    for i, other in enumerate(items):
+        if other is item or (isinstance(item, float) and repr(other) == repr(item)):
+            return i
+    items.append(item)
+    return len(items) - 1
+
+
+@dataclass(eq=False)
+class _Item:
+    """Something to compute in a phase: an operation, or a gate (a product, or some columns of one)."""
+
+    value: Value
+    product: Value | None = None       # gates: the mm or mmt, and its first column
+    column: int = 0
+    start: "_Item | Value | None" = None  # gates: what the chain of multiply-adds starts from
+    rank: int = 0                      # gates: after how many others of the same chain
+    phase: int = -1
+    slot: int = -1
+    targets: list[Operand] = field(default_factory=list)
+    copied: bool = False               # a copy of a value that is computed nowhere in this part
+
+
+@dataclass(eq=False)
+class State:
+    """A state of a loop: the leaf that stands for it, what it becomes (None: zero), arrays of its first and last rows."""
+
+    leaf: Value
+    next: Value | None
+    initial: int
+    final: int
+
+
+class PartEncoder:
+    """Encodes one part. `keep`: values to be written to arrays (their places in `memory.stored` are wanted by encode(), not
+    before); `maybe`: those of them whose array a call may leave out."""
+
+    def __init__(self, memory: Memory, values: Sequence[Value], keep: Iterable[Value], maybe: Iterable[Value] = (),
+                 loop: bool = False, order: int = 1, states: Sequence[State] = ()) -> None:
+        self.memory, self.values, self.loop, self.order, self.states = memory, list(values), loop, order, list(states)
+        self.inside = set(self.values)
+        self.keep = list(dict.fromkeys(keep))
+        self.maybe = set(maybe)
+        self.state_index = {s.leaf: i for i, s in enumerate(self.states)}
+        self.uses: dict[Value, int] = defaultdict(int)
+        self.local_widths: list[int] = []
+        self.local_of: dict[Value, int] = {}
+        self.items: dict[Value, _Item] = {}
+        self.order_of_items: list[_Item] = []
+        self.widths: list[int] = []  # of the phases
+        self._count_uses()
+        for v in self.values:
+            self._plan(v)
+
+    # ---- views: slices and broadcasts are read where their operand lies
+
+    def root(self, value: Value) -> tuple[Value, int, int]:
+        """The value that is stored or computed, the column where this view of it begins, and whether it is broadcast."""
+        column = broadcast = 0
+        while value in self.inside and value not in self.items and value.op in ("slice", "broadcast"):
+            if value.op == "slice":
+                column += int(value.attr[0])
+            else:
+                broadcast = 1
+            value = value.args[0]
+        return value, column, broadcast
+
+    def _count_uses(self) -> None:
+        for v in self.values:
+            for a in v.args:
+                self.uses[a] += 1
+        for v in [*self.keep, *(s.next for s in self.states if s.next is not None)]:
+            self.uses[v] += 1
+
+    # ---- what is computed, and in which phase
+
+    def encode(self) -> list[int]:
+        """The stage as integers."""
+        self._place_results()
+        self._place_memory()
+        phases = [self._phase(p) for p in range(len(self.widths))]
+        states = [n for s in self.states for n in (s.leaf.width, s.initial, s.final)]
+        return [int(self.loop), self.order, len(self.states), *states, len(self.local_widths), *self.local_widths,
+                len(phases), *(n for p in phases for n in p)]
+
+    def _plan(self, v: Value) -> None:
+        if v.op in ("mm", "mmt"):
+            slices = [u for u in self.values if u.op == "slice" and u.args[0] is v]
+            if len(slices) < self.uses[v]:
+                self._gate(v, v, 0)
+        elif v.op == "slice":
+            product = v.args[0]
+            if product in self.inside and product.op in ("mm", "mmt") and product not in self.items:
+                self._gate(v, product, int(v.attr[0]))
+        elif v.op == "cat":
+            self._cat(v)
+        elif v.op != "broadcast":
+            kind = OPS[v.op]
+            if kind.native is None:
+                raise Unsupported(f"{v.op} has no native form", v.line)
+            if not (v.op == "add" and self._absorb(v)):
+                self._add(_Item(v), self._earliest(v))
+
+    def _add(self, item: _Item, earliest: int) -> None:
+        item.phase = self._phase_of_width(item.value.width if not item.value.op.startswith("row") else item.value.args[0].width, earliest)
+        self.items[item.value] = item
+        self.order_of_items.append(item)
+
+    def _phase_of_width(self, width: int, earliest: int) -> int:
+        for p in range(earliest, len(self.widths)):
+            if self.widths[p] == width:
+                return p
+        self.widths.append(width)
+        return len(self.widths) - 1
+
+    def _ready(self, value: Value) -> int:
+        """The first phase in which a value, or a view of it, can be read from memory."""
+        base, _, _ = self.root(value)
+        if base in self.items:
+            return self.items[base].phase + 1
+        if base.op == "cat" and base in self.inside:
+            return max(self._ready(a) for a in base.args)
+        return 0
+
+    def _earliest(self, v: Value) -> int:
+        """The first phase that may compute an operation: its operands lie in slots of that phase, or in memory."""
+        width = v.args[0].width if v.op.startswith("row") else v.width
+        return max((self._same_or_later(a, width) for a in v.args), default=0)
+
+    def _same_or_later(self, a: Value, width: int) -> int:
+        base, column, broadcast = self.root(a)
+        item = self.items.get(base)
+        in_slot = item is not None and not column and not broadcast and base.width == width == a.width and not base.op.startswith("row")
+        return item.phase if item is not None and in_slot else self._ready(a)
+
+    def _gate(self, value: Value, product: Value, column: int) -> None:
+        self._add(_Item(value, product, column), self._ready(product.args[0]))
+
+    def _absorb(self, v: Value) -> bool:
+        """add(gate, other): the gate's chain starts at `other` instead of zero, if that is known by then."""
+        for a, other in (v.args, v.args[::-1]):
+            gate = self.items.get(a)
+            if gate is None or gate.product is None or gate.start is not None or self.uses[a] != 1 or a.width != v.width:
+                continue
+            if other is a or (other.width != v.width and other.op != "const") or self.root(other)[2]:
+                continue
+            base, column, broadcast = self.root(other)
+            before = self.items.get(base)
+            if before is not None and before.product is not None and not column and not broadcast and before.phase <= gate.phase and base.width == v.width:
+                if before.phase == gate.phase:
+                    gate.start, gate.rank = before, before.rank + 1
+                else:
+                    gate.start = other
+            elif self._ready(other) <= gate.phase:
+                gate.start = other
+            else:
+                continue
+            del self.items[a]
+            gate.value = v
+            self.items[v] = gate
+            self.order_of_items.remove(gate)  # what reads it comes later in the list
+            self.order_of_items.append(gate)
+            return True
+        return False
+
+    def _cat(self, v: Value) -> None:
+        if v not in self.memory.stored or v not in self.keep or v in self.maybe:
+            self._local(v)
+
+    def _local(self, v: Value) -> None:
+        if v not in self.local_of:
+            self.local_of[v] = len(self.local_widths)
+            self.local_widths.append(v.width)
+
+    def overwritten(self, saved: Sequence[Value], streams: Sequence[Value]) -> dict[Value, tuple[Value, int]]:
+        """Which saved values can be written over which columns of a stream, because nothing reads those columns later."""
+        reads: list[tuple[Value, int, int, _Item, bool]] = []  # the last: as the left operand of a product, row by row
+        for item in self.order_of_items:
+            for a in self._pointwise_operands(item):
+                base, column, broadcast = self.root(a)
+                reads.append((base, column, column + (1 if broadcast else a.width), item, False))
+            if item.product is not None:
+                left = item.product.args[0]
+                base, column, _ = self.root(left)
+                reads.append((base, column, column + left.width, item, True))
+        taken: dict[Value, tuple[Value, int]] = {}
+        for v in saved:
+            writer = self.items.get(v)
+            for base, lo, hi, _, _ in reads if writer is not None else ():
+                if base not in streams or hi - lo != v.width or any(s is base and abs(at - lo) < v.width for s, at in taken.values()):
+                    continue
+                others = [(l, h, reader, whole) for b, l, h, reader, whole in reads if b is base and l < hi and lo < h]
+                if writer is not None and all(self._before(r, writer, whole or (l, h) != (lo, hi)) for l, h, r, whole in others):
+                    taken[v] = (base, lo)
+                    break
+        return taken
+
+    @staticmethod
+    def _pointwise_operands(item: _Item) -> Sequence[Value]:
+        if item.product is None:
+            return item.value.args
+        return [item.start] if isinstance(item.start, Value) else []
+
+    def _before(self, reader: _Item, writer: _Item, elsewhere: bool) -> bool:
+        """Whether `reader` is done with a tile when `writer` writes that tile; `elsewhere`: it reads beyond the tile."""
+        if reader.phase != writer.phase or elsewhere:
+            return reader.phase < writer.phase
+        if reader.product is not None:
+            return True
+        return writer.product is None and self.order_of_items.index(reader) <= self.order_of_items.index(writer)
+
+    # ---- where results go
+
+    def _targets_of_cat(self, v: Value) -> list[Operand]:
+        targets: list[Operand] = []
+        if v in self.keep and v in self.memory.stored:
+            array, column = self.memory.stored[v]
+            targets.append((Place.ROWS, array, column, 0))
+        if v in self.local_of:
+            targets.append((Place.LOCAL, self.local_of[v], 0, 0))
+        return targets
+
+    def _place_results(self) -> None:
+        for v in self.values:
+            if v.op == "cat":
+                column = 0
+                for a in v.args:
+                    for place, index, start, _ in self._targets_of_cat(v):
+                        self._send(a, (place, index, start + column, 0), a.width)
+                    column += a.width
+        for v in self.keep:
+            array, column = self.memory.stored[v]
+            if v.op != "cat" or v not in self.inside:
+                self._send(v, (Place.ROWS, array, column, 0), v.width)
+        for i, state in enumerate(self.states):
+            zero = Value("const", (), (0.0,), 1)
+            self._send(state.next if state.next is not None else zero, (Place.NEXT, i, 0, 0), state.leaf.width)
+
+    def _send(self, v: Value, target: Operand, width: int) -> None:
+        base, column, broadcast = self.root(v)
+        item = self.items.get(base)
+        if item is not None and not column and not broadcast and base.width == width:
+            item.targets.append(target)
+            return
+        copy = _Item(Value("broadcast", (v,), (width,), width), copied=True)
+        copy.targets.append(target)
+        copy.phase = self._phase_of_width(width, self._ready(v))
+        self.order_of_items.append(copy)
+
+    def _place_memory(self) -> None:
+        """Values that another phase reads, or a product, or at other columns, are written to memory."""
+        for item in list(self.order_of_items):
+            if item.product is not None:
+                self._need(item.product.args[0])
+            for a in self._pointwise_operands(item):
+                self._need(a, item)
+            if item.value.op.startswith("row") and not self._in_memory(item):
+                self._to_local(item)
+
+    def _need(self, a: Value, reader: _Item | None = None) -> None:
+        base, _, _ = self.root(a)
+        item = self.items.get(base)
+        if item is not None and not self._in_slot(a, reader) and not self._in_memory(item):
+            self._to_local(item)
+
+    def _in_slot(self, a: Value, reader: _Item | None) -> bool:
+        base, column, broadcast = self.root(a)
+        item = self.items.get(base)
+        return (item is not None and reader is not None and item.phase == reader.phase and not column and not broadcast
+                and base.width == self.widths[reader.phase] and not base.op.startswith("row"))
+
+    def _in_memory(self, item: _Item) -> Operand | None:
+        for place, index, column, _ in item.targets:
+            if place in (Place.LOCAL, Place.NEXT):
+                return (place, index, column, 0)
+            if place == Place.ROWS and not any(self.memory.stored.get(v, (-1,))[0] == index for v in self.maybe):
+                return (place, index, column, 0)
+        return None
+
+    def _to_local(self, item: _Item) -> None:
+        self._local(item.value)
+        item.targets.append((Place.LOCAL, self.local_of[item.value], 0, 0))
+
+    # ---- operands and phases as integers
+
+    def _operand(self, a: Value, reader: _Item | None) -> Operand:
+        base, column, broadcast = self.root(a)
+        width = self.widths[reader.phase] if reader is not None else a.width
+        spread = int(broadcast or (a.width == 1 and width > 1))
+        item = self.items.get(base)
+        if item is not None:
+            if self._in_slot(a, reader):
+                return (Place.SLOT, item.slot, 0, 0)
+            where = self._in_memory(item)
+            assert where is not None, f"{base} is read outside its phase but is not in memory"
+            return (where[0], where[1], where[2] + column, spread)
+        if base in self.local_of:
+            return (Place.LOCAL, self.local_of[base], column, spread)
+        if base in self.state_index:
+            return (Place.STATE, self.state_index[base], column, spread)
+        operand = self.memory.operand(base, column, spread)
+        if operand is None:
+            raise Unsupported(f"the operand {base} of {a} is not where the loop can read it", a.line)
+        if not self.loop and operand[0] == Place.SHIFTED:
+            raise Unsupported(f"{base} is read outside the loop", a.line)
+        return operand
+
+    def _phase(self, p: int) -> list[int]:
+        items = [i for i in self.order_of_items if i.phase == p]
+        gates, operations = [i for i in items if i.product is not None], [i for i in items if i.product is None]
+        slots = self._assign_slots(p, gates, operations)
+        groups = self._groups(gates)
+        instructions = [self._store(g, t) for g in gates for t in g.targets]
+        for item in operations:
+            instructions += self._instructions(item)
+        flat = [n for i in instructions for n in (i[0], *(x for o in i[1:] for x in o))]
+        return [self.widths[p], slots, len(groups), *(n for g in groups for n in g), len(instructions), *flat]
+
+    def _assign_slots(self, p: int, gates: list[_Item], operations: list[_Item]) -> int:
+        """Linear scan: a slot is free again after the last operation of the phase that reads it."""
+        last: dict[_Item, int] = {}
+        for n, item in enumerate(operations):
+            for a in item.value.args:
+                if self._in_slot(a, item):
+                    last[self.items[self.root(a)[0]]] = n
+        free: list[int] = []
+        count = 0
+        for gate in gates:  # all alive when the operations begin
+            gate.slot, count = count, count + 1
+        alive = [g for g in gates if g in last]
+        free += [g.slot for g in gates if g not in last]
+        for n, item in enumerate(operations):
+            if item.value.op.startswith("row"):
+                continue
+            if free:
+                item.slot = free.pop()
+            else:
+                item.slot, count = count, count + 1
+            alive.append(item)
+            done = [i for i in alive if last.get(i, -1) <= n]
+            alive = [i for i in alive if i not in done]
+            free += [i.slot for i in done]
+        return max(count, 1)
+
+    def _groups(self, gates: list[_Item]) -> list[list[int]]:
+        groups: dict[tuple[int, Operand, int], list[_Item]] = {}
+        for gate in sorted(gates, key=lambda g: g.rank):
+            assert gate.product is not None
+            left = self._operand(gate.product.args[0], None)
+            groups.setdefault((gate.rank, left, gate.product.args[0].width), []).append(gate)
+        return [[*left, depth, len(members), *(n for g in members for n in self._gate_code(g))] for (_, left, depth), members in groups.items()]
+
+    def _gate_code(self, gate: _Item) -> list[int]:
+        assert gate.product is not None
+        matrix = gate.product.args[1]
+        start: Operand = NOTHING
+        if isinstance(gate.start, _Item):
+            start = (Place.SLOT, gate.start.slot, 0, 0)
+        elif gate.start is not None:
+            operand = self._operand(gate.start, gate)
+            start = operand
+        return [_index(self.memory.matrices, matrix), int(gate.product.op == "mmt"), gate.column, 0, gate.slot, *start]
+
+    def _store(self, gate: _Item, target: Operand) -> tuple[int, Operand, Operand, Operand, Operand, Operand]:
+        slot: Operand = (Place.SLOT, gate.slot, 0, 0)
+        assert COPY is not None
+        return (COPY, slot, target, slot, NOTHING, NOTHING)
+
+    def _instructions(self, item: _Item) -> list[tuple[int, Operand, Operand, Operand, Operand, Operand]]:
+        code = OPS[item.value.op].native
+        assert code is not None
+        args = [self._operand(a, item) for a in item.value.args]
+        a, b, c = [*args, NOTHING, NOTHING][:3]
+        if item.value.op.startswith("row"):
+            first, *rest = [*item.targets]
+            if len(rest) > 1:
+                raise Unsupported(f"{item.value.op} is wanted in more than two places", item.value.line)
+            return [(code, first, rest[0] if rest else NOTHING, a, NOTHING, NOTHING)]
+        slot: Operand = (Place.SLOT, item.slot, 0, 0)
+        also = item.targets[0] if item.targets else NOTHING
+        copies = [self._store(item, t) for t in item.targets[1:]]
+        return [(code, slot, also, a, b, c), *copies]
+
+
+def procedure(memory: Memory, stages: Sequence[list[int]]) -> list[int]:
+    """The whole program as the native machine reads it."""
+    shifted = [n for s in memory.shifted for n in s]
+    return [len(memory.array_widths), *memory.array_widths, len(memory.shifted), *shifted, len(memory.matrices),
+            len(memory.vectors), len(stages), *(n for s in stages for n in s)]
