@@ -1,0 +1,1 @@
+"""Looking at training and at trained networks."""

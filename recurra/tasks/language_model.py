@@ -1,0 +1,261 @@
+"""A trained character model: it writes, it is measured beside n-gram models, and it is a folder of plain data."""
+
+import math
+import os
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import ClassVar
+
+import msgspec
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from recurra import files
+from recurra.data.demo import DEMO, demo_text
+from recurra.data.text import UNKNOWN, Text, Vocabulary, read_text
+from recurra.errors import DataError, FileError
+from recurra.tasks.decoding import Decoder
+from recurra.tasks.evaluation import Evaluation, verdict
+from recurra.tasks.language import LanguageNetwork, Sizes, State, measure
+from recurra.tasks.model import Model
+from recurra.tasks.ngram import NGram
+
+Settings = dict[str, str | int | float | bool | None]
+BASELINES = (1, 3, 5)  # orders of the n-gram models that are always shown
+_BASELINE_CHARACTERS = 5_000_000  # n-grams are counted on at most so many of the last characters
+
+
+class DataCard(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The text a model was trained on; its last `validation` share was kept out."""
+
+    name: str
+    sha256: str
+    characters: int
+    validation: float
+
+
+class Result(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What training reached on the validation text, in bits per character."""
+
+    step: int
+    bits_per_character: float | None
+    baselines: dict[str, float]
+
+
+class _Record(msgspec.Struct, frozen=True):
+    """The fields of `model.json` that this task writes and reads."""
+
+    task: str
+    sizes: Sizes
+    vocabulary: str
+    settings: Settings
+    data: DataCard | None
+    result: Result | None
+
+
+class LanguageModel(Model):
+    """A character model of a text: `generate`, `stream`, `evaluate`, `bits_per_character`, `save`."""
+
+    task: ClassVar[str] = "language"
+
+    def __init__(
+        self,
+        network: LanguageNetwork,
+        sizes: Sizes,
+        vocabulary: Vocabulary,
+        settings: Settings | None = None,
+        data: DataCard | None = None,
+        result: Result | None = None,
+    ) -> None:
+        self.network, self.sizes, self.vocabulary = network, sizes, vocabulary
+        self.settings, self.data, self.result = settings or {}, data, result
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers training has set."""
+        return sum(p.numel() for p in self.network.parameters())
+
+    # ------------------------------------------------------------------------------------------------------- writing
+
+    def stream(
+        self,
+        prompt: str = "",
+        length: int = 200,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        seed: int | None = None,
+    ) -> Iterator[str]:
+        """Characters that go on from the prompt, one after another as they are drawn; see `Decoder` for the settings.
+
+        An empty prompt begins after a line break. Characters of the prompt that the vocabulary does not know are read as
+        the reserved unknown symbol, with a warning that names them; that symbol is never written.
+        """
+        decoder = Decoder(temperature, top_k, top_p, seed)
+        if unknown := self.vocabulary.unknown(prompt):
+            warnings.warn(
+                f"The model's vocabulary lacks {' '.join(map(repr, unknown))} of the prompt; read as the reserved unknown symbol.",
+                stacklevel=2,
+            )
+        return self._stream(self.vocabulary.encode(prompt or "\n"), length, decoder)
+
+    @torch.no_grad()
+    def _stream(self, read: NDArray[np.int64], length: int, decoder: Decoder) -> Iterator[str]:
+        self.network.eval()
+        state: State | None = None
+        characters = torch.from_numpy(read)[:, None]
+        for _ in range(length):
+            scores, state = self.network(characters, state)
+            last = scores[-1, 0]
+            last[UNKNOWN] = -torch.inf
+            drawn = decoder(last)
+            characters = torch.tensor([[drawn]])
+            yield self.vocabulary.decode([drawn])
+
+    def generate(
+        self,
+        prompt: str = "",
+        length: int = 200,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        seed: int | None = None,
+    ) -> str:
+        """The same characters as one string, without the prompt."""
+        return "".join(self.stream(prompt, length, temperature, top_k, top_p, seed))
+
+    # ----------------------------------------------------------------------------------------------------- measuring
+
+    def bits_per_character(self, text: str) -> float:
+        """Mean of -log2 p(c_t | c_{<t}) over all characters of `text` but the first."""
+        return measure(self.network, self.vocabulary.encode(text)) / math.log(2)
+
+    def evaluate(self, data: str | os.PathLike[str] | Text) -> Evaluation:
+        """Measures the model on a text (a path, `demo`, or a Text) beside unigram, 3-gram and 5-gram models.
+
+        Of the text it was trained on only the part kept for validation is measured, and the result says so. The n-gram
+        models count the training text; when that is no longer where it was, the result says that they are missing.
+        """
+        text = as_text(data)
+        source, notes = self._training_text(text), []
+        part = text
+        if self.data is not None and text.sha256 == self.data.sha256:
+            part = text.split(self.data.validation)[1]
+            notes.append("The model was trained on this text; only the part that it has not seen was measured.")
+        if len(part) < 2:
+            raise DataError(f"{part.name} has {len(part)} character but at least 2 are needed to predict one; give a longer text.")
+        baselines = baseline_models(source, self.vocabulary) if source else []
+        if not baselines:
+            name = self.data.name if self.data else "the training text"
+            notes.append(f"Unigram, 3-gram and 5-gram are missing, because they need the training text ({name}), which is not there.")
+        return Evaluation(
+            loss=measure(self.network, self.vocabulary.encode(part.content)),
+            characters=len(part) - 1,
+            text=part.name,
+            unknown=self.vocabulary.unknown(part.content),
+            baselines={model.name: model.bits_per_character(part.content) for model in baselines},
+            note=" ".join(notes),
+        )
+
+    def _training_text(self, given: Text) -> str | None:
+        """The text that was trained on: `given` itself, or read again from where it was; None when it is gone or changed."""
+        if self.data is None:
+            return None
+        if given.sha256 == self.data.sha256:
+            return given.split(self.data.validation)[0].content
+        try:
+            again = as_text(self.data.name)
+        except DataError:
+            return None
+        return again.split(self.data.validation)[0].content if again.sha256 == self.data.sha256 else None
+
+    # -------------------------------------------------------------------------------------------------------- folder
+
+    def folder(self) -> tuple[dict[str, object], dict[str, bytes]]:
+        record = _Record(self.task, self.sizes, self.vocabulary.characters, self.settings, self.data, self.result)
+        return msgspec.to_builtins(record), {
+            "model.safetensors": files.pack(self.network.state_dict()),
+            "README.md": self.card().encode(),
+        }
+
+    @classmethod
+    def from_folder(cls, folder: files.Folder) -> "LanguageModel":
+        record = files.typed(folder, _Record)
+        vocabulary = Vocabulary(record.vocabulary)
+        if vocabulary.characters != record.vocabulary:
+            raise FileError(f"{folder.manifest}: field 'vocabulary' is not in code point order without repetition.")
+        tensors = files.unpack(folder, "model.safetensors")
+        network = _empty(folder, record.sizes, len(vocabulary))
+        _same_shapes(folder, network, tensors)
+        network.load_state_dict(tensors, assign=True)
+        network.eval()
+        return cls(network, record.sizes, vocabulary, record.settings, record.data, record.result)
+
+    def card(self) -> str:
+        """The model card, Markdown."""
+        sizes = self.sizes
+        lines = [
+            "# Character language model",
+            "",
+            f"{sizes.layers} {sizes.cell.upper()} layer(s) of {sizes.hidden} units, {self.parameters:,} parameters, "
+            f"{len(self.vocabulary.characters)} characters. Written by Recurra; load it with `recurra.load(folder)`.",
+        ]
+        if self.data:
+            lines += [
+                "",
+                "## Data",
+                "",
+                f"{self.data.name}: {self.data.characters:,} characters, sha256 of its UTF-8 bytes `{self.data.sha256}`. "
+                f"The last {self.data.validation:.0%} were kept for validation.",
+            ]
+        if self.result and self.result.bits_per_character is not None:
+            line = verdict(self.result.bits_per_character, self.result.baselines)
+            lines += ["", "## Result", "", f"After {self.result.step} steps, on the validation text: {line}"]
+        return "\n".join([*lines, "", "## Limits", "", _LIMITS, ""])
+
+
+_LIMITS = (
+    "It predicts the next character from those before it and knows nothing but the text named above: what it writes has that "
+    "text's form, not its truth. Characters outside its vocabulary are read as one reserved symbol and never written. "
+    "The validation text chose the best checkpoint, so its figure is slightly on the good side."
+)
+
+
+def as_text(data: str | os.PathLike[str] | Text) -> Text:
+    """A text from what a person gave: a path, the word `demo` (when no file has that name), or a Text."""
+    if isinstance(data, Text):
+        return data
+    if data == DEMO and not Path(DEMO).exists():
+        return demo_text()
+    return read_text(data)
+
+
+def baseline_models(text: str, vocabulary: Vocabulary) -> list[NGram]:
+    """The n-gram models that are always shown, counted on the training text."""
+    return [NGram(text[-_BASELINE_CHARACTERS:], order, vocabulary) for order in BASELINES]
+
+
+def _empty(folder: files.Folder, sizes: Sizes, symbols: int) -> LanguageNetwork:
+    """A network of these sizes without memory for its weights: a wrong size in a file must not fill the memory."""
+    try:
+        return LanguageNetwork(sizes, symbols, device="meta")
+    except (ValueError, RuntimeError, TypeError, OverflowError) as error:
+        raise FileError(f"{folder.manifest}: field 'sizes' names no network that can be built: {error}.") from None
+
+
+def _same_shapes(folder: files.Folder, network: nn.Module, tensors: dict[str, Tensor]) -> None:
+    expected = {name: (tuple(t.shape), t.dtype) for name, t in network.state_dict().items()}
+    found = {name: (tuple(t.shape), t.dtype) for name, t in tensors.items()}
+    for name in expected.keys() | found.keys():
+        if expected.get(name) != found.get(name):
+            raise FileError(
+                f"{folder.path / 'model.safetensors'}: tensor '{name}' is {_shape(found.get(name))} but fields 'sizes' and "
+                f"'vocabulary' of {files.MANIFEST} need {_shape(expected.get(name))}."
+            )
+
+
+def _shape(entry: tuple[tuple[int, ...], torch.dtype] | None) -> str:
+    return "missing" if entry is None else f"{entry[0]} {str(entry[1]).removeprefix('torch.')}"

@@ -1,0 +1,62 @@
+"""What every trained model can do, and how one is loaded from a folder."""
+
+import importlib
+import os
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any, ClassVar
+
+from torch import nn
+
+from recurra import files
+from recurra.errors import FileError
+
+TASKS = {"language": ("recurra.tasks.language_model", "LanguageModel")}  # name of the task: module and class of its model
+
+
+class Model(ABC):
+    """A trained model of one task: its network and all that is needed to use it, saved in one folder of plain data."""
+
+    task: ClassVar[str]
+    network: nn.Module
+
+    @abstractmethod
+    def evaluate(self, data: Any) -> Any:
+        """Measures the model on `data` beside the baselines of its task."""
+
+    @abstractmethod
+    def folder(self) -> tuple[dict[str, object], dict[str, bytes]]:
+        """The manifest's record and the files of the model's folder."""
+
+    @classmethod
+    @abstractmethod
+    def from_folder(cls, folder: files.Folder) -> "Model":
+        """The model of a verified folder."""
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the model folder `path`, whole or not at all."""
+        files.write_folder(Path(path), *self.folder())
+
+
+def load(path: str | os.PathLike[str]) -> Model:
+    """Loads a model from a model folder, or the best one of a run folder (the last while there is no best).
+
+    Every byte is verified before anything is built. FileError names the file and the field that is not as it must be.
+    """
+    folder = files.read_folder(find(Path(path)))
+    task = folder.record.get("task")
+    if not isinstance(task, str) or task not in TASKS:
+        raise FileError(f"{folder.manifest}: field 'task' is {task!r} but this release knows {', '.join(TASKS)}.")
+    module, name = TASKS[task]
+    kind: type[Model] = getattr(importlib.import_module(module), name)
+    return kind.from_folder(folder)
+
+
+def find(path: Path) -> Path:
+    """The model folder that `path` means: itself, or best/ or last/ of a run folder."""
+    for place in (path, path / "best", path / "last"):
+        if files.is_folder(place):
+            return place
+    if not path.exists():
+        raise FileError(f"{path} does not exist; give a run folder or a model folder that Recurra wrote.")
+    raise FileError(f"{path} is neither a run folder nor a model folder: it has no {files.MANIFEST}, best/ or last/.")

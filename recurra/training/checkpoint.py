@@ -1,0 +1,88 @@
+"""`last/`: a model folder that also holds all that the next step depends on.
+
+Beside the model's own files: `training.safetensors` (AdamW's moments, the state carried from window to window) and
+`training.json` (the position). The order of the data is a function of (seed, epoch) and dropout one of (seed, step), so no
+generator state and no place in a file need to be kept.
+"""
+
+from pathlib import Path
+
+import msgspec
+import torch
+from torch import Tensor, nn
+
+from recurra import files
+from recurra.errors import FileError
+from recurra.tasks.language_model import LanguageModel
+
+LAST = "last"
+
+
+class Position(msgspec.Struct, forbid_unknown_fields=True):
+    """Where training is: counters, and the sums of the row of metrics that is being gathered."""
+
+    step: int = 0
+    loss_sum: float = 0.0
+    norm_sum: float = 0.0
+    clipped: int = 0
+    gathered: int = 0  # steps in these sums
+    best_step: int = 0
+    best_bits: float | None = None
+    stale: int = 0  # validations since the best one
+    metrics_bytes: int = 0
+    seconds: float = 0.0  # of training
+
+
+def write_checkpoint(
+    folder: Path,
+    model: LanguageModel,
+    optimiser: torch.optim.Optimizer,
+    position: Position,
+    state: tuple[Tensor, ...] | None,
+) -> None:
+    """Replaces `last/`, whole or not at all."""
+    record, contents = model.folder()
+    tensors = {f"state.{i}": s for i, s in enumerate(state or ())}
+    for name, weight in model.network.named_parameters():
+        for part, value in optimiser.state.get(weight, {}).items():
+            tensors[f"{part}.{name}"] = value
+    contents["training.safetensors"] = files.pack(tensors)
+    contents["training.json"] = msgspec.json.format(msgspec.json.encode(position), indent=2)
+    files.write_folder(folder / LAST, record, contents)
+
+
+def read_checkpoint(
+    folder: Path, network: nn.Module, optimiser: torch.optim.Optimizer
+) -> tuple[Position, tuple[Tensor, ...] | None]:
+    """Puts `last/` back into the network and the optimiser; gives the position and the carried state."""
+    place = files.read_folder(folder / LAST)
+    position = files.typed(place, Position, "training.json")
+    _load_weights(place, network, files.unpack(place, "model.safetensors"))
+    tensors = files.unpack(place, "training.safetensors")
+    _load_optimiser(place, network, optimiser, tensors)
+    state = tuple(tensors[f"state.{i}"] for i in range(len(tensors)) if f"state.{i}" in tensors)
+    return position, state or None
+
+
+def _load_weights(place: files.Folder, network: nn.Module, tensors: dict[str, Tensor]) -> None:
+    try:
+        network.load_state_dict(tensors)
+    except RuntimeError as error:
+        lines = str(error).split("\n")
+        raise FileError(f"{place.path / 'model.safetensors'} does not fit the settings of the run: {lines[-1].strip()}") from None
+
+
+def _load_optimiser(
+    place: files.Folder, network: nn.Module, optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor]
+) -> None:
+    for name, weight in network.named_parameters():
+        parts = {part: tensors.get(f"{part}.{name}") for part in ("step", "exp_avg", "exp_avg_sq")}
+        if all(value is None for value in parts.values()):
+            continue  # before the first step there are no moments
+        for part, value in parts.items():
+            if value is None or (part != "step" and value.shape != weight.shape):
+                found = "missing" if value is None else tuple(value.shape)
+                raise FileError(
+                    f"{place.path / 'training.safetensors'}: tensor '{part}.{name}' is {found} but {tuple(weight.shape)} is needed."
+                )
+        optimiser.state[weight] = parts

@@ -1,0 +1,315 @@
+"""The training loop: truncated backpropagation, AdamW, validation, checkpoints; it can be killed at any moment.
+
+All that step k does is a function of the settings, the data and what step k - 1 left: the batch of (seed, epoch), dropout
+drawn from a generator seeded with (seed, k), the learning rate of k. So a run that was killed and resumed has the same
+weights and the same log, bit for bit, as one that never was; times excepted.
+"""
+
+import math
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from recurra import files
+from recurra.data.keys import key
+from recurra.errors import FileError, TrainingError
+from recurra.tasks.language_task import LanguageTask
+from recurra.training.checkpoint import LAST, Position, read_checkpoint, write_checkpoint
+from recurra.training.finite import all_finite, first_broken_gradient, first_broken_layer
+from recurra.training.interrupt import Interrupt
+from recurra.training.metrics import Metrics, Row
+from recurra.training.observer import Observer, Step
+from recurra.training.run import Best, Run
+from recurra.training.schedule import learning_rate
+from recurra.training.settings import Settings
+
+BEST = "best"
+SAMPLES = "samples"
+_SMOOTH = 0.98  # of the shown loss, from step to step
+
+
+class Trainer:
+    """One run in training."""
+
+    def __init__(self, folder: Path, task: LanguageTask, settings: Settings, observers: Iterable[Observer]) -> None:
+        self.folder, self.task, self.settings = folder, task, settings
+        self.observers = tuple(observers)
+        self.metrics = Metrics(folder)
+        self.optimiser = _optimiser(task.network, settings)
+        self.position = Position()
+        self.state: tuple[Tensor, ...] | None = None
+        self.saved = 0  # step of the latest checkpoint
+        self.pace = _Pace(task.characters)
+        self.run = Run(folder, settings, task.model, task.batches, self.metrics.rows, task.baselines)
+
+    def begin(self) -> None:
+        """Step 0, saved, so that there is something to resume from at any moment."""
+        self.metrics.begin()
+        (self.folder / SAMPLES).mkdir(exist_ok=True)
+        self._save()
+
+    def restore(self) -> None:
+        """The latest checkpoint; what was written after it is cut off and will be written again."""
+        self.position, self.state = read_checkpoint(self.folder, self.task.network, self.optimiser)
+        self.saved = self.position.step
+        self.metrics.cut(self.position.metrics_bytes)
+        self.run.history = self.metrics.rows
+        for sample in (self.folder / SAMPLES).glob("step-*.txt"):
+            if int(sample.stem.removeprefix("step-")) > self.position.step:
+                sample.unlink()
+        self._report()
+
+    def train(self) -> None:
+        """Goes on until the last step, the time limit, the end of patience or Ctrl-C; then everything is saved."""
+        try:
+            for observer in self.observers:
+                observer.on_start(self.run)
+            with Interrupt() as interrupt:
+                self.run.stopped = self._steps(interrupt)
+                if self.saved != self.position.step:
+                    self._save()
+                if self.run.stopped in ("time limit", "interrupt"):
+                    self._validate_aside()
+        except OSError as error:
+            raise FileError(
+                f"Writing to {self.folder} failed at step {self.position.step}: {files.reason(error)}. The checkpoint of step "
+                f"{self.saved} is whole: make room, then `recurra resume {self.folder}`."
+            ) from error
+
+    def _steps(self, interrupt: Interrupt) -> str:
+        limit = self.settings.time_limit or math.inf
+        self.pace.start()
+        while True:
+            if self._out_of_patience():
+                return "patience"
+            if self.position.step >= self.run.steps:
+                return "steps"
+            if self.pace.elapsed >= limit:
+                return "time limit"
+            if interrupt.wanted:
+                return "interrupt"
+            self._step()
+            if self._due(self.settings.eval_interval):
+                self._validate()
+            elif self._due(self.settings.log_interval):
+                self.metrics.add(self._row(None))
+
+    def _due(self, interval: int | None) -> bool:
+        return self.position.step % (interval or 1) == 0 or self.position.step == self.run.steps
+
+    def _out_of_patience(self) -> bool:
+        return self.settings.patience is not None and self.position.stale >= self.settings.patience
+
+    # --------------------------------------------------------------------------------------------------------- one step
+
+    def _step(self) -> None:
+        network, position = self.task.network, self.position
+        epoch, index = divmod(position.step, self.task.batches)
+        before = self.state if index else None
+        rate = learning_rate(self.settings, position.step)
+        network.train()
+        torch.manual_seed(key(self.settings.seed, "step", position.step))
+        loss, after = self.task.loss(epoch, index, before)
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            self._explain_loss(value, epoch, index, before)
+        self.optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = self._clip()
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        self.optimiser.step()
+
+        self.state = after
+        position.step += 1
+        position.loss_sum += value
+        position.norm_sum += norm
+        position.clipped += bool(self.settings.clip and norm > self.settings.clip)
+        position.gathered += 1
+        self.run.step = position.step
+        self._show(value, norm, rate, epoch)
+
+    def _clip(self) -> float:
+        """Scales a long gradient down to `clip` (Pascanu et al. 2013, arXiv:1211.5063); gives its norm before."""
+        norm = float(torch.nn.utils.clip_grad_norm_(self.task.network.parameters(), self.settings.clip or math.inf))
+        if not math.isfinite(norm):
+            where = first_broken_gradient(self.task.network) or "the norm of the whole gradient"
+            self._fail(f"The gradient became {norm} at step {self.position.step + 1}, first in {where}")
+        return norm
+
+    def _explain_loss(self, value: float, epoch: int, index: int, before: tuple[Tensor, ...] | None) -> None:
+        torch.manual_seed(key(self.settings.seed, "step", self.position.step))
+        layer = first_broken_layer(self.task.network, lambda: self.task.forward(epoch, index, before))
+        where = f"the first value that is not finite leaves {layer}" if layer else "every layer is finite, the loss alone is not"
+        self._fail(f"The loss became {value} at step {self.position.step + 1}: {where}")
+
+    def _fail(self, what: str) -> None:
+        raise TrainingError(
+            f"{what}. The checkpoint of step {self.saved} in {self.folder / LAST} is whole; train again with a learning_rate "
+            f"below {self.settings.learning_rate:g} or a clip below {self.settings.clip:g}."
+        )
+
+    def _show(self, value: float, norm: float, rate: float, epoch: int) -> None:
+        pace = self.pace
+        pace.step(value)
+        left = (self.run.steps - self.position.step) * pace.seconds_per_step
+        if self.settings.time_limit:
+            left = min(left, max(0.0, self.settings.time_limit - pace.elapsed))
+        step = Step(
+            self.position.step,
+            self.run.steps,
+            epoch,
+            value,
+            pace.loss / math.log(2),
+            norm,
+            rate,
+            pace.characters_per_second,
+            pace.elapsed,
+            left,
+        )
+        for observer in self.observers:
+            observer.on_step(self.run, step)
+
+    # ------------------------------------------------------------------------------------------- validation and saving
+
+    def _validate(self) -> None:
+        """Row, sample, best and last of a step at which validation is due, in the order that a kill may cut anywhere."""
+        self.pace.pause()
+        bits, row = self._measure()
+        position = self.position
+        if position.best_bits is None or bits < position.best_bits:
+            position.best_bits, position.best_step, position.stale = bits, position.step, 0
+            self._save_best(bits)
+        else:
+            position.stale += 1
+        self.metrics.add(row)
+        self._report()
+        for observer in self.observers:
+            observer.on_validate(self.run, row)
+        self._sample()
+        self._save()
+        self.pace.go_on()
+
+    def _validate_aside(self) -> None:
+        """A validation outside the schedule, where time or Ctrl-C ended the run.
+
+        `last/` is saved already and knows nothing of it, so that a resumed run has the log of one that went through.
+        """
+        if self.position.gathered == 0 and self.metrics.rows and self.metrics.rows[-1].validation is not None:
+            return
+        bits, row = self._measure()
+        if self.run.best is None or bits < self.run.best.bits_per_character:
+            self.run.best = Best(self.position.step, bits)
+            self._save_best(bits)
+        self.metrics.add(row)
+        for observer in self.observers:
+            observer.on_validate(self.run, row)
+        self._sample()
+
+    def _measure(self) -> tuple[float, Row]:
+        bits = self.task.validate()
+        if not math.isfinite(bits) or not all_finite(tuple(self.task.network.parameters())):
+            weight = next((n for n, p in self.task.network.named_parameters() if not all_finite(p)), None)
+            where = f"weight '{weight}' is no longer finite" if weight else "every weight is finite"
+            self._fail(f"Validation gave {bits} bits per character at step {self.position.step}: {where}")
+        return bits, self._row(bits)
+
+    def _row(self, validation: float | None) -> Row:
+        """The row of the steps since the last one, whose sums begin anew."""
+        position = self.position
+        n = max(1, position.gathered)
+        row = Row(
+            position.step,
+            (position.step - 1) // self.task.batches,
+            learning_rate(self.settings, position.step - 1),
+            position.loss_sum / n,
+            position.loss_sum / n / math.log(2),
+            position.norm_sum / n,
+            position.clipped / n,
+            validation,
+            round(position.seconds + self.pace.elapsed, 3),
+            round(self.pace.characters_per_second, 1),
+        )
+        position.loss_sum, position.norm_sum, position.clipped, position.gathered = 0.0, 0.0, 0, 0
+        return row
+
+    def _sample(self) -> None:
+        if not self.settings.sample_length:
+            return
+        step = self.position.step
+        text = self.task.sample(
+            self.settings.sample_length, self.settings.temperature, key(self.settings.seed, "sample", step)
+        )
+        files.write_file(self.folder / SAMPLES / f"step-{step:06d}.txt", (text + "\n").encode())
+        self.run.sample = text
+        for observer in self.observers:
+            observer.on_sample(self.run, text)
+
+    def _save_best(self, bits: float) -> None:
+        self.task.note(self.position.step, bits)
+        self.task.model.save(self.folder / BEST)
+
+    def _save(self) -> None:
+        self.metrics.sync()
+        self.position.metrics_bytes = self.metrics.size
+        kept, self.position.seconds = self.position.seconds, self.position.seconds + self.pace.elapsed
+        self.task.note(self.position.step, self.position.best_bits)
+        try:
+            write_checkpoint(self.folder, self.task.model, self.optimiser, self.position, self.state)
+        finally:
+            self.position.seconds = kept
+        self.saved = self.position.step
+
+    def _report(self) -> None:
+        position = self.position
+        self.run.step = position.step
+        if position.best_bits is not None:
+            self.run.best = Best(position.best_step, position.best_bits)
+
+
+class _Pace:
+    """Clock of this command's training: what an observer is shown and what the time limit counts."""
+
+    def __init__(self, characters: int) -> None:
+        self.characters = characters
+        self.loss = math.nan  # smoothed
+        self.seconds_per_step = 0.0
+        self._began = self._mark = time.perf_counter()
+        self._started = False
+
+    def start(self) -> None:
+        self._began = self._mark = time.perf_counter()
+        self._started = True
+
+    @property
+    def elapsed(self) -> float:
+        return time.perf_counter() - self._began if self._started else 0.0
+
+    @property
+    def characters_per_second(self) -> float:
+        return self.characters / self.seconds_per_step if self.seconds_per_step else 0.0
+
+    def step(self, loss: float) -> None:
+        now = time.perf_counter()
+        took, self._mark = now - self._mark, now
+        first = math.isnan(self.loss)
+        self.loss = loss if first else _SMOOTH * self.loss + (1 - _SMOOTH) * loss
+        self.seconds_per_step = took if first else _SMOOTH * self.seconds_per_step + (1 - _SMOOTH) * took
+
+    def pause(self) -> None:
+        """Validation is no part of the pace of the steps, though the time limit counts it."""
+        self._paused = time.perf_counter()
+
+    def go_on(self) -> None:
+        self._mark += time.perf_counter() - self._paused
+
+
+def _optimiser(network: torch.nn.Module, settings: Settings) -> torch.optim.Optimizer:
+    """AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101); only matrices of products decay, not biases nor embeddings."""
+    matrices = [p for n, p in network.named_parameters() if p.ndim > 1 and not n.startswith("embedding")]
+    others = [p for n, p in network.named_parameters() if p.ndim == 1 or n.startswith("embedding")]
+    groups = [{"params": matrices, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)

@@ -1,0 +1,64 @@
+"""A run: its folder, its settings, what it reached so far and its model."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from recurra.tasks.evaluation import verdict
+from recurra.tasks.language_model import LanguageModel
+from recurra.training.metrics import Row
+from recurra.training.settings import Settings
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best validation of a run."""
+
+    step: int
+    bits_per_character: float
+
+
+@dataclass
+class Run:
+    """What train() and resume() return, and what observers are shown.
+
+    `path` holds config.toml, metrics.csv, samples/, best/, last/ and loss.png. `model` is the model in training and, once
+    the run has ended, the best one.
+    """
+
+    path: Path
+    settings: Settings
+    model: LanguageModel
+    batches: int  # steps of one epoch
+    history: list[Row] = field(default_factory=list)
+    baselines: dict[str, float] = field(default_factory=dict)  # bits per character of the n-gram models
+    best: Best | None = None
+    step: int = 0
+    stopped: str = ""  # why it ended: "steps", "time limit", "patience", "interrupt"
+    plot: Path | None = None
+    sample: str = ""  # the latest sample
+
+    @property
+    def steps(self) -> int:
+        """Steps at the end of the schedule."""
+        return self.settings.steps or 0
+
+    @property
+    def verdict(self) -> str:
+        """One line that says plainly who is ahead, the model or an n-gram model."""
+        if self.best is None:
+            return "There was no validation yet."
+        return verdict(self.best.bits_per_character, self.baselines)
+
+    @property
+    def summary(self) -> str:
+        """Why and where it ended, and who is ahead."""
+        why = {
+            "steps": f"All {self.steps} steps are done",
+            "time limit": f"The time limit of {self.settings.time_limit:g} s ended it at step {self.step} of {self.steps}"
+            if self.settings.time_limit
+            else "",
+            "patience": f"No better validation in {self.settings.patience}, so it ended at step {self.step} of {self.steps}",
+            "interrupt": f"Interrupted at step {self.step} of {self.steps}",
+        }.get(self.stopped, f"Step {self.step} of {self.steps}")
+        more = f"; `recurra resume {self.path}` goes on" if self.stopped in ("time limit", "interrupt") else ""
+        return f"{why}{more}. {self.verdict} Run folder: {self.path}"

@@ -1,0 +1,182 @@
+"""train() and resume(): from what a person gives to a Run."""
+
+import dataclasses
+import importlib.metadata
+import os
+import re
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+
+from recurra import files
+from recurra.data.demo import DEMO
+from recurra.data.text import Text, Vocabulary
+from recurra.diagnostics.plots import plot_loss
+from recurra.errors import FileError, InputError
+from recurra.tasks.language import Sizes
+from recurra.tasks.language_model import LanguageModel, as_text
+from recurra.tasks.language_task import LanguageTask
+from recurra.tasks.model import find, load
+from recurra.training.checkpoint import LAST
+from recurra.training.config import CONFIG, Config, Data, read_config, write_config
+from recurra.training.loop import Trainer
+from recurra.training.observer import Observer, PlainProgress
+from recurra.training.run import Run
+from recurra.training.settings import Settings, complete, settings
+
+TASKS = ("language",)
+_CHANGEABLE = ("time_limit", "steps", "patience")  # what resume() may set anew
+_COPY = "data.txt"  # in the run folder, when the text came from no file
+
+
+def train(
+    data: str | os.PathLike[str] | Text,
+    task: str = "language",
+    out: str | os.PathLike[str] | None = None,
+    observers: Iterable[Observer] | None = None,
+    **given: Any,
+) -> Run:
+    """Trains a model on a text and writes a run folder.
+
+    data: path of a UTF-8 text file, the word `demo`, or a Text. out: the run folder, which must not exist yet; by default
+    `runs/NAME-DATE-TIME`. observers: who watches; by default a line a validation on stderr when that is a terminal. All
+    other arguments are settings, listed with their help by `recurra.training.settings.describe()`.
+
+    Ctrl-C saves and then raises KeyboardInterrupt. Errors: InputError (a setting), DataError (the text), FileError (the run
+    folder cannot be written), TrainingError (the loss is no longer a number; the last good checkpoint stays).
+    """
+    if task not in TASKS:
+        raise InputError(f"task={task!r} is unknown; this release has {', '.join(TASKS)}.")
+    wanted = settings(**given)
+    text = as_text(data)
+    part = text.split(wanted.validation)[0].content
+    full = complete(wanted, len(part), len(Vocabulary(part)))
+    full = msgspec.structs.replace(full, threads=full.threads or torch.get_num_threads())
+    with _environment(full):
+        language = _task(text, full)
+        folder = _new_folder(out, text.name)
+        write_config(folder, Config(task, _version(), str(torch.__version__), _record(folder, data, text), full))
+        trainer = Trainer(folder, language, full, _watching(observers))
+        return _run(trainer, fresh=True)
+
+
+def resume(path: str | os.PathLike[str], observers: Iterable[Observer] | None = None, **changes: Any) -> Run:
+    """Goes on with a run from its latest checkpoint, as if it had never stopped: same weights, same log, bit for bit.
+
+    path: the run folder. changes: `time_limit` (counted from now), `steps` (a new end; a cosine schedule then ends there)
+    or `patience`; everything else is fixed by the run. Errors as for train(); DataError or FileError when the text or the
+    folder is no longer what it was.
+    """
+    folder = Path(path)
+    config = read_config(folder)
+    full = _changed(config.settings, changes)
+    text = _text_again(folder, config)
+    with _environment(full):
+        language = _task(text, full)
+        if full != config.settings:
+            write_config(folder, msgspec.structs.replace(config, settings=full))
+        trainer = Trainer(folder, language, full, _watching(observers))
+        return _run(trainer, fresh=not files.is_folder(folder / LAST))
+
+
+def _run(trainer: Trainer, fresh: bool) -> Run:
+    run = trainer.run
+    run.baselines = trainer.task.measure_baselines()
+    if fresh:
+        trainer.begin()
+    else:
+        trainer.restore()
+    trainer.train()
+    run.plot = plot_loss(run.path / "loss.png", run.history, run.baselines)
+    best = load(find(run.path))
+    assert isinstance(best, LanguageModel)
+    run.model = best
+    for observer in trainer.observers:
+        observer.on_end(run)
+    if run.stopped == "interrupt":
+        raise KeyboardInterrupt(run.summary)
+    return run
+
+
+def _task(text: Text, full: Settings) -> LanguageTask:
+    assert full.hidden and full.batch and full.window and full.embedding is not None  # complete() has set them
+    sizes = Sizes(full.cell, full.layers, full.hidden, full.embedding)
+    record = msgspec.to_builtins(full)
+    return LanguageTask(text, sizes, full.dropout, full.batch, full.window, full.validation, full.seed, record)
+
+
+@contextmanager
+def _environment(full: Settings) -> Iterator[None]:
+    """The run's own threads and random numbers; the caller's come back after it."""
+    threads = torch.get_num_threads()
+    with torch.random.fork_rng(devices=[]):
+        torch.set_num_threads(full.threads or threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
+
+
+def _watching(observers: Iterable[Observer] | None) -> tuple[Observer, ...]:
+    if observers is not None:
+        return tuple(observers)
+    return (PlainProgress(),) if sys.stderr.isatty() else ()
+
+
+def _new_folder(out: str | os.PathLike[str] | None, name: str) -> Path:
+    stem = re.sub(r"\W+", "-", Path(name).stem).strip("-") or "run"
+    folder = Path(out) if out is not None else Path("runs") / f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+    if (folder / CONFIG).exists():
+        raise FileError(f"{folder} already holds a run; `recurra resume {folder}` goes on with it, or choose another out.")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise FileError(f"{folder} exists and is not empty; choose another out.")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FileError(f"The run folder {folder} cannot be made: {files.reason(error)}; choose another out.") from error
+    return folder
+
+
+def _record(folder: Path, data: str | os.PathLike[str] | Text, text: Text) -> Data:
+    """How the text is found again: its path from anywhere, the word `demo`, or a copy in the run folder."""
+    if isinstance(data, Text):
+        files.replace_file(folder / _COPY, text.content.encode())
+        path = _COPY
+    else:
+        path = DEMO if text.name == DEMO else str(Path(data).absolute())
+    return Data(path, text.name, len(text), text.sha256)
+
+
+def _text_again(folder: Path, config: Config) -> Text:
+    path = config.data.path
+    text = as_text(folder / _COPY if path == _COPY else path)
+    if text.sha256 != config.data.sha256:
+        raise FileError(
+            f"{path} has changed since the run began: its sha256 is {text.sha256[:16]}… but field 'data.sha256' of "
+            f"{folder / CONFIG} says {config.data.sha256[:16]}…; put the text back or train again."
+        )
+    return dataclasses.replace(text, name=config.data.name)
+
+
+def _changed(full: Settings, changes: dict[str, Any]) -> Settings:
+    settings(**changes)
+    for name in changes:
+        if name not in _CHANGEABLE:
+            raise InputError(
+                f"{name}={changes[name]!r} cannot be changed in a run that has begun with {getattr(full, name)!r}; resume() takes "
+                f"{', '.join(_CHANGEABLE)}."
+            )
+    return msgspec.structs.replace(full, **{name: value for name, value in changes.items() if value is not None})
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("recurra")
+    except importlib.metadata.PackageNotFoundError:
+        return "source"
