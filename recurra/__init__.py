@@ -1,6 +1,6 @@
 """Recurra: recurrent networks written as their equations, run by a native machine.
 
-Public names are loaded when first asked for, so that `import recurra` is cheap and the command line's help needs no torch.
+Public names are loaded when first asked for: `import recurra` is cheap, and the command line's help needs no torch.
 """
 
 import sys
@@ -71,8 +71,8 @@ __all__ = [
     "InputError",
     "Model",
     "ProgramError",
-    "Recurrent",
     "RecurraError",
+    "Recurrent",
     "Residual",
     "Run",
     "Session",
@@ -104,7 +104,7 @@ def __dir__() -> list[str]:
 
 
 class _Package(ModuleType):
-    """The import system binds each submodule in its package; `scan` and `unroll` mean the functions, so that is refused."""
+    """The import system binds each submodule in its package; `scan` and `unroll` must go on meaning the functions."""
 
     def __setattr__(self, name: str, value: object) -> None:
         if not (isinstance(value, ModuleType) and _HOMES.get(name)):

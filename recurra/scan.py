@@ -3,8 +3,7 @@
 import torch
 from torch import Tensor
 
-from recurra.cell import Cell, initial_states, one_step, output_width
-from recurra.checks import check_input, check_lengths, check_states
+from recurra.cell import Cell, check_input, check_lengths, check_states, initial_states, one_step, output_width
 
 
 def scan(
@@ -46,7 +45,7 @@ def scan(
 
 
 def _step_of(rows: Tensor, cell: Cell, x: Tensor, states: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """One step of some rows only: what lies in the padding of the others is never computed with, not even by gradients."""
+    """One step of some rows only: what lies in the padding of the others enters no result and no gradient."""
     y, nexts = one_step(cell, x[rows], tuple(s[rows] for s in states))
     whole = y.new_zeros(len(x), y.shape[1]).index_copy(0, rows, y)
     return whole, tuple(s.index_copy(0, rows, n.to(s.dtype)) for s, n in zip(states, nexts, strict=True))

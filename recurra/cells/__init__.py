@@ -1,4 +1,4 @@
-"""Cells: one family of equations a file. Each class's docstring is a page: equation, gate order, states, source, deviations."""
+"""Cells: one family of equations a file. A class's docstring is a page: equation, gate order, source, deviations."""
 
 from recurra.cells.elman import Elman, ElmanOutput
 from recurra.cells.gru import GRU, GRUResetBefore

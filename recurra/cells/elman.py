@@ -26,8 +26,8 @@ class Elman(Cell):
     Parameters: weight_ih (H, D), weight_hh (H, H), bias_ih and bias_hh (H,), as in torch.nn.RNNCell, drawn from
     U(-1/√H, 1/√H). bias=False leaves both biases None.
 
-    Deviations: Elman's φ is the logistic function, and he has one bias; two are kept because torch.nn and cuDNN have two.
-    The output equation of the paper is a cell of its own, ElmanOutput.
+    Deviations: Elman's φ is the logistic function, and he has one bias; two are kept as torch.nn has two. The output
+    equation of the paper is a cell of its own, ElmanOutput.
     """
 
     weight_ih: Tensor

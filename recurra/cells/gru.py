@@ -14,8 +14,9 @@ class GRU(Cell):
     n_t = tanh(W_in x_t + b_in + r_t ∘ (W_hn h_{t-1} + b_hn))
     h_t = (1 - z_t) ∘ n_t + z_t ∘ h_{t-1}
 
-    The variant of cuDNN and torch.nn of the unit of Cho et al. 2014, arXiv:1406.1078: the reset gate is applied after the
-    product, so that one product serves all three gates. Gate order in every parameter: r, z, n. State and output: h (B, H).
+    cuDNN's and torch.nn's variant of the unit of Cho et al. 2014, arXiv:1406.1078: the reset gate is applied after the
+    product, so that one product serves all three gates. Gate order in every parameter: r, z, n. The state h (B, H) is
+    the output.
 
     Parameters: weight_ih (3H, D), weight_hh (3H, H), bias_ih and bias_hh (3H,), as in torch.nn.GRUCell, drawn from
     U(-1/√H, 1/√H). bias=False leaves both biases None.
@@ -59,8 +60,8 @@ class GRUResetBefore(Cell):
     n_t = tanh(W_in x_t + b_in + W_hn (r_t ∘ h_{t-1}) + b_hn)
     h_t = (1 - z_t) ∘ n_t + z_t ∘ h_{t-1}
 
-    Cho et al. 2014, arXiv:1406.1078: the reset gate is applied before the product. Gate order in every parameter: r, z, n.
-    State and output: h (B, H).
+    Cho et al. 2014, arXiv:1406.1078: the reset gate is applied before the product. Gate order in every parameter:
+    r, z, n. The state h (B, H) is the output.
 
     Parameters: as in GRU.
 
@@ -91,7 +92,8 @@ class GRUResetBefore(Cell):
     def step(self, x: Tensor, h: Tensor) -> Tensor:
         H = self.hidden_size
         b_rz, b_n = (None, None) if self.bias_hh is None else (self.bias_hh[: 2 * H], self.bias_hh[2 * H :])
-        x_rz, x_n = F.linear(x, self.weight_ih, self.bias_ih).split([2 * H, H], -1)
+        gates = F.linear(x, self.weight_ih, self.bias_ih)
+        x_rz, x_n = gates[:, : 2 * H], gates[:, 2 * H :]
         r, z = torch.sigmoid(x_rz + F.linear(h, self.weight_hh[: 2 * H], b_rz)).chunk(2, -1)
         n = torch.tanh(x_n + F.linear(r * h, self.weight_hh[2 * H :], b_n))
         return (1 - z) * n + z * h

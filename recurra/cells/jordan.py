@@ -17,8 +17,8 @@ class Jordan(Cell):
     Parameters: weight_ih (H, D), weight_hh (H, O), bias_ih and bias_hh (H,), output.weight (O, H), output.bias (O,),
     all drawn from U(-1/√H, 1/√H).
 
-    Deviations: Jordan's state units also decay into themselves (s_t = μ s_{t-1} + y_{t-1}), left out as in most textbooks;
-    his hidden units are logistic.
+    Deviations: Jordan's state units also decay into themselves (s_t = μ s_{t-1} + y_{t-1}), left out as in most
+    textbooks; his hidden units are logistic.
     """
 
     weight_ih: Tensor

@@ -22,7 +22,7 @@ class LSTM(Cell):
     Parameters: weight_ih (4H, D), weight_hh (4H, H), bias_ih and bias_hh (4H,), as in torch.nn.LSTMCell, drawn from
     U(-1/√H, 1/√H). bias=False leaves both biases None.
 
-    Deviations: none of the papers' block structure, squashing ranges or truncated gradient; two biases, as torch.nn has.
+    Deviations: none of the papers' blocks, squashing ranges and truncated gradients; two biases, as torch.nn has.
     """
 
     weight_ih: Tensor

@@ -6,15 +6,16 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from recurra import checks
+from recurra.cell.arguments import check_states
+from recurra.cell.steps import split, state_names, state_sizes
 
 
 class Cell(torch.nn.Module):
     """One step of a recurrent network: (x_t, states at t-1) -> (y_t, states at t).
 
     A subclass defines `step(self, x, h, c)` in ordinary PyTorch: x (B, input_size), then one argument (B, n) for each
-    state, whose names are the states' names. It returns the next states in this order, the first of which is the output,
-    or `y, h, c` when the output is no state. A single state may be returned bare. Rows must not depend on each other.
+    state, whose names are the states' names. It returns the next states in this order, and the first is the output; or
+    `y, h, c` when the output is no state. A single state may be returned bare. Rows must not depend on each other.
 
         class Peephole(recurra.Cell):
             def __init__(self, input_size, hidden_size):
@@ -36,17 +37,17 @@ class Cell(torch.nn.Module):
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        cls.state_names = checks.state_names(cls)
+        cls.state_names = state_names(cls)
 
     def __init__(self, input_size: int, hidden_size: int, **widths: int) -> None:
         super().__init__()
         self.input_size = input_size
         self.hidden_size = hidden_size
-        self.state_sizes = checks.sizes(type(self).__name__, self.state_names, input_size, hidden_size, widths)
+        self.state_sizes = state_sizes(type(self).__name__, self.state_names, input_size, hidden_size, widths)
 
     def initial(self, batch: int) -> Tensor | tuple[Tensor, ...]:
         """The states before the first step: zeros (batch, n), of the dtype and device of the cell's parameters."""
-        like = next((p for p in self.parameters() if p.is_floating_point()), torch.empty(0))
+        like = _like(self)
         return tuple(like.new_zeros(batch, n) for n in self.state_sizes.values())
 
     def forward(self, x: Tensor, *states: Tensor) -> Any:
@@ -65,24 +66,28 @@ class Cell(torch.nn.Module):
 
 def one_step(cell: Cell, x: Tensor, states: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
     """`cell.step`, its result checked and told apart into the output (B, m) and the next states."""
-    return checks.split(cell, cell.state_names, states, cell.step(x, *states))
+    return split(cell.step, cell.state_names, states, cell.step(x, *states))
 
 
 def initial_states(cell: Cell, x: Tensor, batch: int) -> tuple[Tensor, ...]:
     """`cell.initial(batch)`, checked. A cell without parameters has the dtype and device of x."""
     if type(cell).initial is Cell.initial and next(cell.parameters(), None) is None:
         return tuple(x.new_zeros(batch, n) for n in cell.state_sizes.values())
-    return checks.check_states(
-        type(cell).__name__, cell.state_sizes, cell.initial(batch), batch, origin="initial(batch)"
-    )
+    states = cell.initial(batch)
+    return check_states(type(cell).__name__, cell.state_sizes, states, batch, origin="initial(batch)")
 
 
 def output_width(cell: Cell) -> int:
     """Width of y_t. Random numbers drawn and buffers written by the trial step leave no trace."""
-    like = next((p for p in cell.parameters() if p.is_floating_point()), torch.empty(0))
+    like = _like(cell)
     buffers = {name: b.clone() for name, b in cell.named_buffers()}
     with torch.no_grad(), torch.random.fork_rng([like.device] if like.is_cuda else []):
         x = like.new_zeros(2, cell.input_size)
         states = initial_states(cell, x, 2)
         result = torch.func.functional_call(cell, buffers, (x, *states))
-    return checks.split(cell, cell.state_names, states, result)[0].shape[1]
+    return split(cell.step, cell.state_names, states, result)[0].shape[1]
+
+
+def _like(cell: Cell) -> Tensor:
+    """A tensor of the cell's dtype and device: those of its first floating parameter."""
+    return next((p for p in cell.parameters() if p.is_floating_point()), torch.empty(0))

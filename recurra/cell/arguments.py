@@ -1,0 +1,65 @@
+"""What x, states and lengths of a call must be, checked once a call. Cells are known here by names and sizes alone."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from recurra.errors import CellError, InputError
+
+
+def check_input(name: str, x: Tensor, input_size: int) -> None:
+    """x is (T, B, input_size). Raises InputError."""
+    if x.dim() != 3 or x.shape[2] != input_size:
+        remedy = f"Give x a last axis of {input_size}"
+        if x.dim() == 3 and x.shape[2]:
+            remedy += f", or make the cell with input_size={x.shape[2]}"
+        raise InputError(f"x has the shape {tuple(x.shape)}, but {name} takes (T, B, {input_size}). {remedy}.")
+
+
+def check_states(
+    name: str, sizes: Mapping[str, int], states: object, batch: int, origin: str = ""
+) -> tuple[Tensor, ...]:
+    """The states as a tuple, one (batch, width) for each name. Raises InputError; CellError when `origin` made them."""
+    error = CellError if origin else InputError
+    source = origin or "the given state"
+    given = (states,) if isinstance(states, Tensor) else tuple(states) if isinstance(states, (tuple, list)) else None
+    if given is None or len(given) != len(sizes) or not all(isinstance(s, Tensor) for s in given):
+        count = f"a {type(states).__name__}" if given is None else f"{len(given)} value{'' if len(given) == 1 else 's'}"
+        raise error(f"{source} of {name} is {count}, but its states are {', '.join(sizes)}: give one tensor for each.")
+    for tensor, (state, width) in zip(given, sizes.items(), strict=True):
+        if tensor.shape != (batch, width):
+            raise error(
+                f"{source} of {name} has {state} of shape {tuple(tensor.shape)}, but a batch of {batch} needs "
+                f"({batch}, {width}). A state has one row for each sequence of the batch."
+            )
+    return given
+
+
+def check_lengths(lengths: Tensor | Sequence[int], steps: int, batch: int) -> Tensor:
+    """The lengths as whole numbers (batch,) on the CPU, each from 0 to `steps`. Raises InputError."""
+    given = torch.as_tensor(lengths, device="cpu")
+    if not given.numel():
+        given = given.long()  # torch makes an empty list a tensor of floats
+    if given.dtype.is_floating_point or given.dtype.is_complex or given.dtype == torch.bool:
+        raise InputError(f"lengths has the dtype {given.dtype}, but counts steps. Pass whole numbers: lengths.long().")
+    if given.shape != (batch,):
+        raise InputError(
+            f"lengths has the shape {tuple(given.shape)}, but x holds {batch} sequences. Pass one length for each."
+        )
+    given = given.long()
+    if batch:
+        low, high = torch.aminmax(given)
+        if low < 0 or high > steps:
+            raise _impossible_length(given, steps)
+    return given
+
+
+def _impossible_length(lengths: Tensor, steps: int) -> InputError:
+    k = int(((lengths > steps) | (lengths < 0)).nonzero()[0])
+    if lengths[k] < 0:
+        return InputError(f"lengths[{k}] is {int(lengths[k])}. A length is at least 0.")
+    return InputError(
+        f"lengths[{k}] is {int(lengths[k])}, but x has {steps} steps. "
+        f"Pad x to {int(lengths.max())} steps, or give lengths of at most {steps}."
+    )
