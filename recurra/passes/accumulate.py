@@ -1,0 +1,61 @@
+"""Accumulate: the derivative in three parts, so that the reverse loop holds only what recurs.
+
+Weight gradients are sums over all steps: one wide product after the loop instead of a thin one a step. What depends on
+the output's cotangent alone goes ahead of the loop. Forward values are saved, or computed again where they are read.
+"""
+
+from collections.abc import Iterable
+
+from recurra.passes.derive import Derivative
+from recurra.passes.parts import listing, reads, source
+from recurra.passes.hoist import is_view
+from recurra.passes.save import remembered
+from recurra.program.graph import ordered, reaches
+from recurra.program.plan import Backward, Plan
+from recurra.program.values import Value
+
+
+def accumulate(plan: Plan, d: Derivative) -> Backward:
+    """Splits a derivative; verified by `verify_backward`."""
+    states = [v for v in d.d_states if v is not None]
+    sums = [*[v for _, left, right in d.matrices for v in (left, right)], *[v for _, v in d.vectors]]
+    ends = [*[v for v in d.d_inputs.values() if v is not None], *sums]
+    values = ordered([*states, *ends])
+    recurs = reaches(values, d.d_nexts)
+    early = reaches(values, [d.d_output] if d.d_output is not None else []) - recurs
+    saved, at_hand = remembered(plan, values, recurs | early, ends)
+
+    def again(v: Value) -> bool:
+        """Computed in every part that reads it: forward values not at hand, and views of what other parts make."""
+        if v.is_leaf or v in at_hand:
+            return False
+        return (v not in recurs and v not in early) or (is_view(v) and source(v) not in recurs)
+
+    body = listing(states, lambda v: (v in recurs and not v.is_leaf) or again(v))
+    inside = {v for v in body if v in recurs}
+    body = listing(states, lambda v: v in inside or again(v))
+    late = listing(ends, lambda v: (v in recurs and v not in inside and not v.is_leaf) or again(v))
+    wanted = [v for v in reads([*body, *late], [*states, *ends]) if v in early]
+    ahead = listing([*wanted], lambda v: (v in early and not v.is_leaf) or again(v))
+    made, cotangents = set(ahead), {d.d_output} if d.d_output is not None else set()
+    return Backward(
+        saved=saved,
+        d_output=d.d_output if any(v is d.d_output for v in values) else None,
+        d_nexts=d.d_nexts,
+        after=ahead,
+        body=body,
+        before=late,
+        d_states=d.d_states,
+        d_inputs=d.d_inputs,
+        matrices=d.matrices,
+        vectors=d.vectors,
+        streams=tuple(v for v in reads(body, states) if v in made or v in cotangents),
+        exported=_exported(body, late, ends, d.d_nexts),
+    )
+
+
+def _exported(
+    body: tuple[Value, ...], late: tuple[Value, ...], ends: Iterable[Value], d_nexts: tuple[Value, ...]
+) -> tuple[Value, ...]:
+    made = {*body, *d_nexts}
+    return tuple(v for v in reads(late, ends) if v in made)

@@ -1,0 +1,91 @@
+"""Hoist: what depends on inputs and weights only is computed for all rows at once, before the loop."""
+
+from recurra.passes.parts import listing, reads
+from recurra.passes.rebuild import everything
+from recurra.program.graph import reaches
+from recurra.program.ops import OPS
+from recurra.program.plan import Plan, Step
+from recurra.program.text import statics_of
+from recurra.program.values import Value
+
+
+def hoist(step: Step) -> Plan:
+    """Splits a step into before and loop. Everything that depends on a previous state is in the loop for now.
+
+    Views of hoisted values (slices, broadcasts) stay where they are read, or one wide stream would become several.
+    """
+    values = everything(step)
+    recurs = reaches(values, step.states.values())
+    early = {v for v in values if v not in recurs and not v.is_leaf and not is_view(v)}
+    roots = [*step.nexts, step.output]
+    body = listing(roots, lambda v: v in recurs or is_view(v))
+    wanted = [*[a for v in body for a in v.args], *roots]
+    before = listing(wanted, lambda v: v not in recurs and not v.is_leaf)
+    before = _without_views_at_the_end(before, early, roots)
+    return Plan(
+        name=step.name,
+        inputs=step.inputs,
+        states=step.states,
+        nexts=step.nexts,
+        output=step.output,
+        statics=statics_of([*before, *body]),
+        before=before,
+        body=body,
+        after=(),
+        streams=streams_of(before, body, step),
+        exported=exported_of(body, (), step.nexts, step.output),
+        linear=linear(step),
+    )
+
+
+def is_view(v: Value) -> bool:
+    """Whether a value is only a way to look at another one."""
+    return v.op in ("slice", "broadcast")
+
+
+def _without_views_at_the_end(before: tuple[Value, ...], early: set[Value], roots: list[Value]) -> tuple[Value, ...]:
+    """Views stand in `before` only where another operation of `before` reads them."""
+    kept: set[Value] = set()
+    for v in reversed(before):
+        if v in early or v in kept:
+            kept.add(v)
+            kept.update(a for a in v.args if is_view(a))
+    return tuple(v for v in before if v in kept)
+
+
+def streams_of(before: tuple[Value, ...], body: tuple[Value, ...], step: Step | Plan) -> tuple[Value, ...]:
+    """Inputs and values of `before` that the loop reads."""
+    made = {*before, *step.inputs.values()}
+    return tuple(v for v in reads(body, step.nexts) if v in made)
+
+
+def exported_of(
+    body: tuple[Value, ...], after: tuple[Value, ...], nexts: tuple[Value, ...], output: Value
+) -> tuple[Value, ...]:
+    """Values of the loop, not next states, that are read behind it."""
+    made = set(body) - set(nexts)
+    return tuple(v for v in reads(after, [output]) if v in made)
+
+
+def linear(step: Step) -> str:
+    """How the next states depend on the previous ones: "none", "diag" (a scan would do), "dense" (linear), or "no"."""
+    rank: dict[Value, int] = {s: 1 for s in step.states.values()}
+    for v in everything(step):
+        if v not in rank:
+            rank[v] = _rank(v, [rank[a] for a in v.args])
+    names = {0: "none", 1: "diag", 2: "dense"}
+    return names.get(max(rank[v] for v in step.nexts), "no")
+
+
+def _rank(v: Value, k: list[int]) -> int:
+    if not any(k):
+        return 0
+    if v.op in ("add", "sub", "neg"):
+        return max(k)
+    if v.op in ("slice", "cat", "broadcast", "rowsum") or OPS[v.op].kind == "product":
+        return max(2, *k)
+    if v.op == "mul":
+        return 9 if all(k) else max(k)
+    if (v.op == "div" and not k[1]) or (v.op == "select" and not k[0]):
+        return max(k)
+    return 9

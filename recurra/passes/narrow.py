@@ -1,0 +1,38 @@
+"""Narrow: an operation of which only slices are read is done on slices of its operands.
+
+sigmoid(z)[:, :H] becomes sigmoid(z[:, :H]), so that every gate is H wide. A sum with a product stays whole: the machine begins
+the product's accumulator with the other term.
+"""
+
+from recurra.passes.rebuild import New, everything, rebuild, roots, users
+from recurra.program.graph import Graph
+from recurra.program.ops import OPS
+from recurra.program.plan import Step
+from recurra.program.values import Value
+
+
+def narrow(step: Step) -> Step:
+    """Pushes slices towards the products."""
+    used, out = users(step), roots(step)
+    thin: set[Value] = set()
+    for v in reversed(everything(step)):
+        if v.is_leaf or OPS[v.op].kind != "pointwise" or v in out or v.width == 1:
+            continue
+        if v.op == "add" and any(a.op in ("mm", "mmt") for a in v.args):
+            continue
+        if all(u.op == "slice" or u in thin for u in used[v]):
+            thin.add(v)
+
+    def cut(g: Graph, v: Value, lo: int, hi: int, new: New) -> Value:
+        if v.width == 1:
+            return new[v]
+        if v not in thin:
+            return g("slice", new[v], lo, hi)
+        operands = [cut(g, a, lo, hi, new) for a in v.args]
+        g.line = v.line
+        return g(v.op, *operands)
+
+    def rule(g: Graph, v: Value, new: New) -> Value | None:
+        return cut(g, v.args[0], int(v.attr[0]), int(v.attr[1]), new) if v.op == "slice" else None
+
+    return rebuild(step, rule)

@@ -1,0 +1,36 @@
+"""What the splitting passes share: listing a part's operations, with the views that float to where they are read."""
+
+from collections.abc import Callable, Iterable
+
+from recurra.program.graph import ordered
+from recurra.program.values import Value
+
+
+def source(v: Value) -> Value:
+    """What a chain of slices and broadcasts is a view of."""
+    while v.op in ("slice", "broadcast"):
+        v = v.args[0]
+    return v
+
+
+def listing(roots: Iterable[Value], mine: Callable[[Value], bool]) -> tuple[Value, ...]:
+    """The operations among `mine` that the roots need, in order; does not look behind what is not mine."""
+    reached = ordered_within(roots, mine)
+    return tuple(v for v in reached if not v.is_leaf)
+
+
+def ordered_within(roots: Iterable[Value], mine: Callable[[Value], bool]) -> list[Value]:
+    """Values of a part in order of evaluation."""
+    everything = ordered(roots)
+    needed: set[Value] = {v for v in roots if mine(v)}
+    for v in reversed(everything):
+        if v in needed:
+            needed.update(a for a in v.args if mine(a))
+    return [v for v in everything if v in needed]
+
+
+def reads(part: Iterable[Value], roots: Iterable[Value] = ()) -> dict[Value, None]:
+    """The rows that a part reads and does not make, in order; `roots` are read too."""
+    part = tuple(part)
+    made = set(part)
+    return {a: None for a in [*[a for v in part for a in v.args], *roots] if a.is_row and a not in made}

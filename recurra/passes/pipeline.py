@@ -1,0 +1,76 @@
+"""The passes in their order, with verification and printing between them."""
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+from torch import Tensor
+
+from recurra.cell import Cell
+from recurra.passes.accumulate import accumulate
+from recurra.passes.derive import derive
+from recurra.passes.distribute import distribute
+from recurra.passes.fuse import fuse, fuse_backward
+from recurra.passes.hoist import hoist
+from recurra.passes.merge import merge
+from recurra.passes.narrow import narrow
+from recurra.passes.reassociate import reassociate
+from recurra.passes.sink import sink
+from recurra.passes.widen import widen
+from recurra.program.plan import Backward, Plan, Step
+from recurra.program.text import plan_text, step_text
+from recurra.program.trace import trace
+from recurra.program.verify import verify_backward, verify_plan, verify_step
+
+REWRITES: tuple[Callable[[Step], Step], ...] = (distribute, reassociate, merge, widen, narrow)
+SPLIT: tuple[Callable[[Plan], Plan], ...] = (sink, fuse)
+FORWARD = ("trace", *[p.__name__ for p in REWRITES], "hoist", *[p.__name__ for p in SPLIT])
+BACKWARD = ("accumulate", "fuse_backward")
+P = TypeVar("P")
+
+
+def compile_step(cell: Cell, weights: Mapping[str, Tensor] | None = None) -> tuple[Plan, Backward]:
+    """Traces the cell's step and runs every pass. Raises `trace.Untraceable` for a step that cannot be a program.
+
+    weights: stand-ins by name for the cell's own; the plan holds their shapes, never their numbers.
+    """
+    named = own_weights(cell)
+    if weights is not None:
+        named |= weights
+    step, _ = trace(cell, named)
+    plan = plan_of(step)
+    return plan, backward_of(plan)
+
+
+def own_weights(cell: Cell) -> dict[str, Tensor]:
+    """The cell's parameters and buffers by name."""
+    return {**dict(cell.named_parameters()), **dict(cell.named_buffers())}
+
+
+def plan_of(step: Step) -> Plan:
+    """The forward passes."""
+    _show("trace", step_text, verify_step(step))
+    for rewrite in REWRITES:
+        step = verify_step(rewrite(step))
+        _show(rewrite.__name__, step_text, step)
+    plan = verify_plan(hoist(step))
+    _show("hoist", plan_text, plan)
+    for split in SPLIT:
+        plan = verify_plan(split(plan))
+        _show(split.__name__, plan_text, plan)
+    return plan
+
+
+def backward_of(plan: Plan) -> Backward:
+    """The backward passes."""
+    backward = verify_backward(plan, accumulate(plan, derive(plan)))
+    _show("accumulate", lambda b: plan_text(plan, b), backward)
+    backward = verify_backward(plan, fuse_backward(backward))
+    _show("fuse_backward", lambda b: plan_text(plan, b), backward)
+    return backward
+
+
+def _show(name: str, text: Callable[[P], str], program: P) -> None:
+    if os.environ.get("RECURRA_SHOW") in (name, "all"):
+        print(f"# after {name}\n{text(program)}", file=sys.stderr)
