@@ -1,11 +1,12 @@
 """Model folders: written whole or not at all, verified byte by byte, and data only (no pickle; reading runs nothing).
 
-A folder holds plain files and `model.json`, its manifest. The manifest carries a format number, the writer's record, the
-size and sha256 of every other file, and as its last field the sha256 of all its own bytes before that field, so that any
-changed byte of any file is found before anything is built from it.
+A folder holds plain files and `model.json`, its manifest. The manifest carries a format number, the writer's record,
+the size and sha256 of every other file, and as its last field the sha256 of all its own bytes before that field, so
+that any changed byte of any file is found before anything is built from it.
 
-Writing puts everything into `.name.new`, syncs it, and renames: the folder of before stays until the new one is complete.
-Between the two renames a kill leaves `.name.old`; readers and the next writer know it, so one complete folder always exists.
+Writing puts everything into `.name.new`, syncs it, and renames: the folder of before stays until the new one is
+complete. Between the two renames a kill leaves `.name.old`; readers and the next writer know it, so one complete
+folder always exists.
 """
 
 import hashlib
@@ -72,7 +73,9 @@ def write_folder(path: Path, record: Mapping[str, object], files: Mapping[str, b
     except OSError as error:
         shutil.rmtree(new, ignore_errors=True)
         kept = "; the one saved before is still whole" if path.exists() else ""
-        raise FileError(f"{path} could not be saved: {reason(error)}{kept}. Make room or choose another place.") from error
+        raise FileError(
+            f"{path} could not be saved: {reason(error)}{kept}. Make room or choose another place."
+        ) from error
     shutil.rmtree(old, ignore_errors=True)
 
 
@@ -162,7 +165,7 @@ def is_folder(path: Path) -> bool:
 
 
 def read_folder(path: Path) -> Folder:
-    """Reads and verifies a folder; raises FileError that names file and field when one byte is not as it was written."""
+    """Reads and verifies a folder; FileError names file and field when one byte is not as it was written."""
     place = _present(path)
     manifest = place / MANIFEST
     raw = read_file(manifest)
@@ -173,7 +176,8 @@ def read_folder(path: Path) -> Folder:
         found = digest(data)
         if len(data) != entry.bytes:
             raise FileError(
-                f"{place / name} has {len(data)} bytes but field files['{name}'].bytes of {MANIFEST} says {entry.bytes}: "
+                f"{place / name} has {len(data)} bytes but field files['{name}'].bytes of {MANIFEST} says "
+                f"{entry.bytes}: "
                 "it was cut or changed after it was saved; take the folder again from where it came."
             )
         if found != entry.sha256:
@@ -190,7 +194,9 @@ def read_file(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except FileNotFoundError:
-        raise FileError(f"{path} does not exist; a model is a run folder or a model folder that Recurra wrote.") from None
+        raise FileError(
+            f"{path} does not exist; a model is a run folder or a model folder that Recurra wrote."
+        ) from None
     except OSError as error:
         raise FileError(f"{path} cannot be read: {reason(error)}.") from error
 
@@ -247,12 +253,14 @@ def _listed(manifest: Path, record: dict[str, object]) -> dict[str, _Entry]:
         raise FileError(f"{manifest}: field 'files' is not a list of names with bytes and sha256: {error}.") from None
     for name in listed:
         if name != os.path.basename(name) or name in ("", ".", "..", MANIFEST) or "\\" in name or "\0" in name:
-            raise FileError(f"{manifest}: field 'files' names '{name}' but only plain names inside the folder are read.")
+            raise FileError(
+                f"{manifest}: field 'files' names '{name}' but only plain names inside the folder are read."
+            )
     return listed
 
 
 def typed(folder: Folder, kind: type[Kind], name: str = MANIFEST) -> Kind:
-    """The record of a folder (or another JSON file in it) as a typed struct; FileError names file, field and both types."""
+    """The record of a folder (or another JSON file in it) as a struct; FileError names file, field and types."""
     try:
         return msgspec.convert(folder.record if name == MANIFEST else msgspec.json.decode(folder.files[name]), kind)
     except KeyError:

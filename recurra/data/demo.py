@@ -31,7 +31,7 @@ def _once(documents: Iterable[str]) -> str:
 
 
 def _docstrings() -> Iterator[str]:
-    """Docstrings of the standard library's modules, classes and functions, read from their sources; nothing is imported."""
+    """Docstrings of the standard library, read from its sources; nothing is imported."""
     library = Path(sysconfig.get_path("stdlib"))
     for path in sorted(library.rglob("*.py")):
         if {"site-packages", "test", "tests", "idlelib", "lib2to3"} & set(path.relative_to(library).parts):
@@ -41,6 +41,7 @@ def _docstrings() -> Iterator[str]:
         except (SyntaxError, ValueError):
             continue
         for node in ast.walk(tree):
-            if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
-                if text := ast.get_docstring(node):
-                    yield text
+            if not isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+                continue
+            if text := ast.get_docstring(node):
+                yield text

@@ -32,7 +32,8 @@ class Text:
             self.content.encode()
         except UnicodeEncodeError as error:
             raise DataError(
-                f"{self.name} holds half a surrogate pair at character {error.start}, which UTF-8 cannot store; decode the "
+                f"{self.name} holds half a surrogate pair at character {error.start}, which UTF-8 cannot store; "
+                "decode the "
                 "text again from its bytes."
             ) from None
 
@@ -49,7 +50,8 @@ class Text:
         cut = len(self.content) - max(1, round(len(self.content) * share))
         if cut < 2 or len(self.content) - cut < 2:
             raise DataError(
-                f"{self.name} has {len(self.content)} characters, of which validation={share:g} leaves {max(cut, 0)} for "
+                f"{self.name} has {len(self.content)} characters, of which validation={share:g} leaves {max(cut, 0)} "
+                "for "
                 "training, and 2 are needed in each part; give a longer text."
             )
         return (
@@ -78,7 +80,8 @@ def read_text(path: str | os.PathLike[str]) -> Text:
         content = raw.decode("utf-8")
     except UnicodeDecodeError as error:
         raise DataError(
-            f"{path} is not UTF-8 text: byte {error.start} is 0x{raw[error.start]:02x} ({error.reason}); convert it to UTF-8 "
+            f"{path} is not UTF-8 text: byte {error.start} is 0x{raw[error.start]:02x} ({error.reason}); convert it "
+            "to UTF-8 "
             "(iconv -f LATIN1 -t UTF-8 for western European text)."
         ) from None
     if "\0" in content:
@@ -124,20 +127,22 @@ class Stream:
     """A text as `batch` lanes read side by side, window after window, each window going on where the last one ended.
 
     Lane b of epoch e starts at character (r_e + b L) mod N, where L = N // batch and the rotation r_e is a function of
-    (seed, epoch) alone. So the order of the data is known at any step without having walked there, and windows are cut at
-    different places in every epoch. Seen as a circle the text has one seam, where its end meets its start.
+    (seed, epoch) alone. So the order of the data is known at any step without having walked there, and windows are cut
+    at different places in every epoch. Seen as a circle the text has one seam, where its end meets its start.
     """
 
     def __init__(self, numbers: NDArray[np.int64], batch: int, window: int, seed: int) -> None:
         lane = len(numbers) // batch
         if len(numbers) <= window:
             raise DataError(
-                f"The training text has {len(numbers)} characters but one window needs {window + 1} (window={window} and the "
+                f"The training text has {len(numbers)} characters but one window needs {window + 1} (window={window} "
+                "and the "
                 f"character after it); give a longer text or window={max(1, len(numbers) - 1)}."
             )
         if lane < window:
             raise DataError(
-                f"The training text has {len(numbers)} characters but one step reads batch={batch} times window={window} = "
+                f"The training text has {len(numbers)} characters but one step reads batch={batch} times "
+                f"window={window} = "
                 f"{batch * window}; give a longer text, or a smaller batch or window."
             )
         self.numbers, self.batch, self.window, self.seed = numbers, batch, window, seed

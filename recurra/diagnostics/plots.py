@@ -28,7 +28,9 @@ def plot_loss(path: Path, rows: Sequence[Point], baselines: Mapping[str, float])
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    axes.plot([r.step for r in rows], [r.bits_per_character for r in rows], color="tab:blue", alpha=0.5, label="training")
+    axes.plot(
+        [r.step for r in rows], [r.bits_per_character for r in rows], color="tab:blue", alpha=0.5, label="training"
+    )
     validated = [(r.step, r.validation) for r in rows if r.validation is not None]
     axes.plot(*zip(*validated, strict=True), color="tab:blue", marker="o", markersize=3, label="validation")
     for (name, level), line in zip(baselines.items(), (":", "-.", "--", (0, (1, 3))), strict=False):

@@ -9,16 +9,21 @@ from recurra.errors import InputError
 
 
 class Decoder:
-    """Draws from softmax(scores / temperature), cut to the `top_k` likeliest and to the smallest set that holds `top_p`.
+    """Draws from softmax(scores / temperature), cut to the `top_k` likeliest and to the smallest set that holds
+    `top_p`.
 
     temperature 0 takes the likeliest; 1 draws from the model's own probabilities. top_k and top_p may be given together
     (top_k first). The same seed draws the same characters; seed None draws anew each time. top_p is the nucleus of
     Holtzman et al. 2020, arXiv:1904.09751: the likeliest symbols until their probabilities reach top_p.
     """
 
-    def __init__(self, temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None, seed: int | None = None):
+    def __init__(
+        self, temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None, seed: int | None = None
+    ):
         if not 0 <= temperature < float("inf"):
-            raise InputError(f"temperature={temperature} cannot be used; give 0 (always the likeliest) or a number above it.")
+            raise InputError(
+                f"temperature={temperature} cannot be used; give 0 (always the likeliest) or a number above it."
+            )
         if top_k is not None and top_k < 1:
             raise InputError(f"top_k={top_k} leaves nothing to choose from; give 1 or more.")
         if top_p is not None and not 0 < top_p <= 1:

@@ -1,6 +1,6 @@
 """Language modelling on characters: the network, its loss, and its measure.
 
-    p(c_{t+1} | c_1 … c_t) = softmax(W_o h_t + b_o),     h_t = the top layer's output after reading c_t
+p(c_{t+1} | c_1 … c_t) = softmax(W_o h_t + b_o),     h_t = the top layer's output after reading c_t
 """
 
 from typing import Annotated, Literal
@@ -30,7 +30,8 @@ def recurrent(sizes: Sizes, width: int, dropout: float, device: str | None = Non
     """The recurrent layers: x (T, B, width) -> y (T, B, hidden), state."""
     kind = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}[sizes.cell]
     between = dropout if sizes.layers > 1 else 0.0
-    return kind(width, sizes.hidden, sizes.layers, dropout=between, device=device)
+    layers: nn.Module = kind(width, sizes.hidden, sizes.layers, dropout=between, device=device)
+    return layers
 
 
 class LanguageNetwork(nn.Module):
@@ -45,7 +46,11 @@ class LanguageNetwork(nn.Module):
         self.output = nn.Linear(sizes.hidden, symbols, device=device)
 
     def forward(self, characters: Tensor, state: State | None = None) -> tuple[Tensor, State]:
-        x = self.embedding(characters) if self.embedding else F.one_hot(characters, self.symbols).to(self.output.weight.dtype)
+        x = (
+            self.embedding(characters)
+            if self.embedding
+            else F.one_hot(characters, self.symbols).to(self.output.weight.dtype)
+        )
         x = F.dropout(x, self.dropout, self.training)
         given = state[0] if state is not None and len(state) == 1 else state
         y, last = self.recurrent(x, given)
@@ -54,9 +59,9 @@ class LanguageNetwork(nn.Module):
 
     def loss(self, characters: Tensor, targets: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """Mean of -ln p over the targets (T, B), and the state after them, cut from the gradient."""
-        scores, state = self(characters, state)
+        scores, last = self(characters, state)
         loss = F.cross_entropy(scores.flatten(0, 1), targets.flatten())
-        return loss, tuple(s.detach() for s in state)
+        return loss, tuple(s.detach() for s in last)
 
 
 @torch.no_grad()
@@ -90,7 +95,7 @@ def measure(network: LanguageNetwork, numbers: NDArray[np.int64]) -> float:
 def _run_in(network: LanguageNetwork, numbers: NDArray[np.int64], starts: NDArray[np.int64]) -> State:
     """The state of each lane after the characters before it; the first lane has none before it and starts at zero."""
     before = starts + np.arange(-_RUN_IN, 0)[:, None]
-    _, state = network(torch.from_numpy(numbers[np.maximum(before, 0)]), None)
+    state: State = network(torch.from_numpy(numbers[np.maximum(before, 0)]))[1]
     for s in state:
         s[:, 0] = 0
     return state

@@ -60,6 +60,7 @@ class LanguageModel(Model):
     """A character model of a text: `generate`, `stream`, `evaluate`, `bits_per_character`, `save`."""
 
     task: ClassVar[str] = "language"
+    network: LanguageNetwork
 
     def __init__(
         self,
@@ -91,15 +92,15 @@ class LanguageModel(Model):
     ) -> Iterator[str]:
         """Characters that go on from the prompt, one after another as they are drawn; see `Decoder` for the settings.
 
-        An empty prompt begins after a line break. Characters of the prompt that the vocabulary does not know are read as
-        the reserved unknown symbol, with a warning that names them; that symbol is never written.
+        An empty prompt begins after a line break. Characters of the prompt that the vocabulary does not know are read
+        as the reserved unknown symbol, with a warning that names them; that symbol is never written.
         """
-        decoder = Decoder(temperature, top_k, top_p, seed)
+        return self._write(prompt, length, Decoder(temperature, top_k, top_p, seed))
+
+    def _write(self, prompt: str, length: int, decoder: Decoder) -> Iterator[str]:
         if unknown := self.vocabulary.unknown(prompt):
-            warnings.warn(
-                f"The model's vocabulary lacks {' '.join(map(repr, unknown))} of the prompt; read as the reserved unknown symbol.",
-                stacklevel=2,
-            )
+            names = " ".join(map(repr, unknown))
+            warnings.warn(f"The prompt has {names}, which the model does not know: read as unknown.", stacklevel=3)
         return self._stream(self.vocabulary.encode(prompt or "\n"), length, decoder)
 
     @torch.no_grad()
@@ -125,7 +126,7 @@ class LanguageModel(Model):
         seed: int | None = None,
     ) -> str:
         """The same characters as one string, without the prompt."""
-        return "".join(self.stream(prompt, length, temperature, top_k, top_p, seed))
+        return "".join(self._write(prompt, length, Decoder(temperature, top_k, top_p, seed)))
 
     # ----------------------------------------------------------------------------------------------------- measuring
 
@@ -146,11 +147,16 @@ class LanguageModel(Model):
             part = text.split(self.data.validation)[1]
             notes.append("The model was trained on this text; only the part that it has not seen was measured.")
         if len(part) < 2:
-            raise DataError(f"{part.name} has {len(part)} character but at least 2 are needed to predict one; give a longer text.")
+            raise DataError(
+                f"{part.name} has {len(part)} character but at least 2 are needed to predict one; give a longer text."
+            )
         baselines = baseline_models(source, self.vocabulary) if source else []
         if not baselines:
             name = self.data.name if self.data else "the training text"
-            notes.append(f"Unigram, 3-gram and 5-gram are missing, because they need the training text ({name}), which is not there.")
+            notes.append(
+                f"Unigram, 3-gram and 5-gram are missing, because they need the training text ({name}), which is not "
+                "there."
+            )
         return Evaluation(
             loss=measure(self.network, self.vocabulary.encode(part.content)),
             characters=len(part) - 1,
@@ -161,7 +167,7 @@ class LanguageModel(Model):
         )
 
     def _training_text(self, given: Text) -> str | None:
-        """The text that was trained on: `given` itself, or read again from where it was; None when it is gone or changed."""
+        """The text that was trained on, from `given` or from where it was; None when it is gone or changed."""
         if self.data is None:
             return None
         if given.sha256 == self.data.sha256:
@@ -208,7 +214,8 @@ class LanguageModel(Model):
                 "",
                 "## Data",
                 "",
-                f"{self.data.name}: {self.data.characters:,} characters, sha256 of its UTF-8 bytes `{self.data.sha256}`. "
+                f"{self.data.name}: {self.data.characters:,} characters, sha256 of its UTF-8 bytes "
+                f"`{self.data.sha256}`. "
                 f"The last {self.data.validation:.0%} were kept for validation.",
             ]
         if self.result and self.result.bits_per_character is not None:
@@ -218,7 +225,8 @@ class LanguageModel(Model):
 
 
 _LIMITS = (
-    "It predicts the next character from those before it and knows nothing but the text named above: what it writes has that "
+    "It predicts the next character from those before it and knows nothing but the text named above: what it writes "
+    "has that "
     "text's form, not its truth. Characters outside its vocabulary are read as one reserved symbol and never written. "
     "The validation text chose the best checkpoint, so its figure is slightly on the good side."
 )
@@ -252,7 +260,8 @@ def _same_shapes(folder: files.Folder, network: nn.Module, tensors: dict[str, Te
     for name in expected.keys() | found.keys():
         if expected.get(name) != found.get(name):
             raise FileError(
-                f"{folder.path / 'model.safetensors'}: tensor '{name}' is {_shape(found.get(name))} but fields 'sizes' and "
+                f"{folder.path / 'model.safetensors'}: tensor '{name}' is {_shape(found.get(name))} but fields "
+                "'sizes' and "
                 f"'vocabulary' of {files.MANIFEST} need {_shape(expected.get(name))}."
             )
 

@@ -3,15 +3,18 @@
 import importlib
 import os
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
 from torch import nn
 
 from recurra import files
-from recurra.errors import FileError
+from recurra.errors import FileError, InputError
 
-TASKS = {"language": ("recurra.tasks.language_model", "LanguageModel")}  # name of the task: module and class of its model
+TASKS = {
+    "language": ("recurra.tasks.language_model", "LanguageModel")
+}  # name of the task: module and class of its model
 
 
 class Model(ABC):
@@ -23,6 +26,14 @@ class Model(ABC):
     @abstractmethod
     def evaluate(self, data: Any) -> Any:
         """Measures the model on `data` beside the baselines of its task."""
+
+    def stream(self, *args: Any, **settings: Any) -> Iterator[str]:
+        """Text piece by piece, from the tasks that write."""
+        raise InputError(f"A model of the task '{self.task}' does not write text.")
+
+    def generate(self, *args: Any, **settings: Any) -> str:
+        """The same as one string."""
+        return "".join(self.stream(*args, **settings))
 
     @abstractmethod
     def folder(self) -> tuple[dict[str, object], dict[str, bytes]]:

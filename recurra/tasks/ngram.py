@@ -173,7 +173,7 @@ def _table(keys: Ints, counts: Ints, contexts: int, symbols: int) -> _Order:
 
 
 def _discounts(counts: Ints) -> Floats:
-    """0, D(1), D(2), D(3 and more); a text too small to have n_1 … n_4 gets one absolute discount of n_1 / (n_1 + 2 n_2)."""
+    """0, D(1), D(2), D(3 and more); one absolute discount Y for a text too small to have n_1 … n_4."""
     n = np.bincount(np.minimum(counts, 5), minlength=6)[:5].astype(float)
     if n[1:].min() > 0:
         y = n[1] / (n[1] + 2 * n[2])

@@ -1,14 +1,21 @@
 """The training loop, its settings, checkpoints and the run folder."""
 
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from recurra.training.observer import Observer
+    from recurra.training.run import Run
+    from recurra.training.settings import Settings
+    from recurra.training.start import resume, train
+
+__all__ = ["Observer", "Run", "Settings", "resume", "train"]
 
 # Loaded when first asked for: the command line builds its flags from `training.settings` and must not wait for torch.
-_HOME = {"train": "start", "resume": "start", "Run": "run", "Observer": "observer", "Settings": "settings"}
+_HOMES = {"Observer": "observer", "Run": "run", "Settings": "settings", "resume": "start", "train": "start"}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
+    if name not in _HOMES:
         raise AttributeError(f"module 'recurra.training' has no attribute {name!r}")
-    import importlib
-
-    return getattr(importlib.import_module(f"recurra.training.{_HOME[name]}"), name)
+    return getattr(import_module(f"recurra.training.{_HOMES[name]}"), name)

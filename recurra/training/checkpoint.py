@@ -1,8 +1,8 @@
 """`last/`: a model folder that also holds all that the next step depends on.
 
 Beside the model's own files: `training.safetensors` (AdamW's moments, the state carried from window to window) and
-`training.json` (the position). The order of the data is a function of (seed, epoch) and dropout one of (seed, step), so no
-generator state and no place in a file need to be kept.
+`training.json` (the position). The order of the data is a function of (seed, epoch) and dropout one of (seed, step),
+so no generator state and no place in a file need to be kept.
 """
 
 from pathlib import Path
@@ -69,7 +69,9 @@ def _load_weights(place: files.Folder, network: nn.Module, tensors: dict[str, Te
         network.load_state_dict(tensors)
     except RuntimeError as error:
         lines = str(error).split("\n")
-        raise FileError(f"{place.path / 'model.safetensors'} does not fit the settings of the run: {lines[-1].strip()}") from None
+        raise FileError(
+            f"{place.path / 'model.safetensors'} does not fit the settings of the run: {lines[-1].strip()}"
+        ) from None
 
 
 def _load_optimiser(
@@ -83,6 +85,7 @@ def _load_optimiser(
             if value is None or (part != "step" and value.shape != weight.shape):
                 found = "missing" if value is None else tuple(value.shape)
                 raise FileError(
-                    f"{place.path / 'training.safetensors'}: tensor '{part}.{name}' is {found} but {tuple(weight.shape)} is needed."
+                    f"{place.path / 'training.safetensors'}: tensor '{part}.{name}' is {found} but "
+                    f"{tuple(weight.shape)} is needed."
                 )
         optimiser.state[weight] = parts

@@ -13,7 +13,7 @@ def first_broken_layer(network: nn.Module, forward: Callable[[], None]) -> str |
     found: list[str] = []
 
     def look(name: str) -> Callable[[nn.Module, Any, Any], None]:
-        def hook(layer: nn.Module, given: Any, output: Any) -> None:  # noqa: ARG001
+        def hook(layer: nn.Module, given: Any, output: Any) -> None:
             if not all_finite(output):
                 found.append(f"layer '{name}' ({type(layer).__name__})")
 

@@ -1,13 +1,12 @@
 """The training loop: truncated backpropagation, AdamW, validation, checkpoints; it can be killed at any moment.
 
-All that step k does is a function of the settings, the data and what step k - 1 left: the batch of (seed, epoch), dropout
-drawn from a generator seeded with (seed, k), the learning rate of k. So a run that was killed and resumed has the same
-weights and the same log, bit for bit, as one that never was; times excepted.
+All that step k does is a function of the settings, the data and what step k - 1 left: the batch of (seed, epoch),
+dropout drawn from a generator seeded with (seed, k), the learning rate of k. So a run that was killed and resumed has
+the same weights and the same log, bit for bit, as one that never was; times excepted.
 """
 
 import math
 import time
-from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -34,9 +33,9 @@ _SMOOTH = 0.98  # of the shown loss, from step to step
 class Trainer:
     """One run in training."""
 
-    def __init__(self, folder: Path, task: LanguageTask, settings: Settings, observers: Iterable[Observer]) -> None:
+    def __init__(self, folder: Path, task: LanguageTask, settings: Settings, observer: Observer) -> None:
         self.folder, self.task, self.settings = folder, task, settings
-        self.observers = tuple(observers)
+        self.observer = observer
         self.metrics = Metrics(folder)
         self.optimiser = _optimiser(task.network, settings)
         self.position = Position()
@@ -56,7 +55,6 @@ class Trainer:
         self.position, self.state = read_checkpoint(self.folder, self.task.network, self.optimiser)
         self.saved = self.position.step
         self.metrics.cut(self.position.metrics_bytes)
-        self.run.history = self.metrics.rows
         for sample in (self.folder / SAMPLES).glob("step-*.txt"):
             if int(sample.stem.removeprefix("step-")) > self.position.step:
                 sample.unlink()
@@ -65,8 +63,7 @@ class Trainer:
     def train(self) -> None:
         """Goes on until the last step, the time limit, the end of patience or Ctrl-C; then everything is saved."""
         try:
-            for observer in self.observers:
-                observer.on_start(self.run)
+            self.observer.on_start(self.run)
             with Interrupt() as interrupt:
                 self.run.stopped = self._steps(interrupt)
                 if self.saved != self.position.step:
@@ -75,7 +72,8 @@ class Trainer:
                     self._validate_aside()
         except OSError as error:
             raise FileError(
-                f"Writing to {self.folder} failed at step {self.position.step}: {files.reason(error)}. The checkpoint of step "
+                f"Writing to {self.folder} failed at step {self.position.step}: {files.reason(error)}. The "
+                "checkpoint of step "
                 f"{self.saved} is whole: make room, then `recurra resume {self.folder}`."
             ) from error
 
@@ -143,12 +141,17 @@ class Trainer:
     def _explain_loss(self, value: float, epoch: int, index: int, before: tuple[Tensor, ...] | None) -> None:
         torch.manual_seed(key(self.settings.seed, "step", self.position.step))
         layer = first_broken_layer(self.task.network, lambda: self.task.forward(epoch, index, before))
-        where = f"the first value that is not finite leaves {layer}" if layer else "every layer is finite, the loss alone is not"
+        where = (
+            f"the first value that is not finite leaves {layer}"
+            if layer
+            else "every layer is finite, the loss alone is not"
+        )
         self._fail(f"The loss became {value} at step {self.position.step + 1}: {where}")
 
     def _fail(self, what: str) -> None:
         raise TrainingError(
-            f"{what}. The checkpoint of step {self.saved} in {self.folder / LAST} is whole; train again with a learning_rate "
+            f"{what}. The checkpoint of step {self.saved} in {self.folder / LAST} is whole; train again with a "
+            "learning_rate "
             f"below {self.settings.learning_rate:g} or a clip below {self.settings.clip:g}."
         )
 
@@ -170,13 +173,12 @@ class Trainer:
             pace.elapsed,
             left,
         )
-        for observer in self.observers:
-            observer.on_step(self.run, step)
+        self.observer.on_step(self.run, step)
 
     # ------------------------------------------------------------------------------------------- validation and saving
 
     def _validate(self) -> None:
-        """Row, sample, best and last of a step at which validation is due, in the order that a kill may cut anywhere."""
+        """Best, row, sample and last of a step that is due for validation; a kill may cut anywhere between."""
         self.pace.pause()
         bits, row = self._measure()
         position = self.position
@@ -187,8 +189,7 @@ class Trainer:
             position.stale += 1
         self.metrics.add(row)
         self._report()
-        for observer in self.observers:
-            observer.on_validate(self.run, row)
+        self.observer.on_validate(self.run, row)
         self._sample()
         self._save()
         self.pace.go_on()
@@ -205,8 +206,7 @@ class Trainer:
             self.run.best = Best(self.position.step, bits)
             self._save_best(bits)
         self.metrics.add(row)
-        for observer in self.observers:
-            observer.on_validate(self.run, row)
+        self.observer.on_validate(self.run, row)
         self._sample()
 
     def _measure(self) -> tuple[float, Row]:
@@ -245,8 +245,7 @@ class Trainer:
         )
         files.write_file(self.folder / SAMPLES / f"step-{step:06d}.txt", (text + "\n").encode())
         self.run.sample = text
-        for observer in self.observers:
-            observer.on_sample(self.run, text)
+        self.observer.on_sample(self.run, text)
 
     def _save_best(self, bits: float) -> None:
         self.task.note(self.position.step, bits)
@@ -308,7 +307,7 @@ class _Pace:
 
 
 def _optimiser(network: torch.nn.Module, settings: Settings) -> torch.optim.Optimizer:
-    """AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101); only matrices of products decay, not biases nor embeddings."""
+    """AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101); biases and embeddings do not decay."""
     matrices = [p for n, p in network.named_parameters() if p.ndim > 1 and not n.startswith("embedding")]
     others = [p for n, p in network.named_parameters() if p.ndim == 1 or n.startswith("embedding")]
     groups = [{"params": matrices, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}]

@@ -5,6 +5,8 @@ import os
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+import msgspec
+
 from recurra import files
 from recurra.errors import FileError
 
@@ -42,7 +44,7 @@ class Metrics:
 
     def begin(self) -> None:
         """An empty table."""
-        self.rows = []
+        self.rows.clear()
         files.write_file(self.path, (",".join(f.name for f in fields(Row)) + "\n").encode())
 
     def cut(self, size: int) -> None:
@@ -50,16 +52,18 @@ class Metrics:
         found = self.size if self.path.exists() else 0
         if found < size:
             raise FileError(
-                f"{self.path} has {found} bytes but field 'metrics_bytes' of the checkpoint says {size}: rows were removed; "
+                f"{self.path} has {found} bytes but field 'metrics_bytes' of the checkpoint says {size}: rows were "
+                "removed; "
                 "put the file back or train again."
             )
         os.truncate(self.path, size)
         with open(self.path, newline="") as file:
             table = list(csv.DictReader(file))
         try:
-            self.rows = [_row(line) for line in table]
-        except (KeyError, TypeError, ValueError):
-            raise FileError(f"{self.path}: a field of row {len(self.rows) + 1} is not a number; train again.") from None
+            rows = [{name: value or None for name, value in line.items()} for line in table]
+            self.rows[:] = msgspec.convert(rows, list[Row], strict=False)
+        except (msgspec.ValidationError, AttributeError) as error:
+            raise FileError(f"{self.path}: a field is not as it must be: {error}; train again.") from None
 
     def add(self, row: Row) -> None:
         """Writes a row at the end of the file."""
@@ -72,13 +76,3 @@ class Metrics:
         """Waits until the disk has all rows."""
         with open(self.path, "rb") as file:
             os.fsync(file.fileno())
-
-
-def _row(line: dict[str, str]) -> Row:
-    return Row(
-        int(line["step"]),
-        int(line["epoch"]),
-        *(float(line[f.name]) for f in fields(Row)[2:7]),
-        float(line["validation"]) if line["validation"] else None,
-        *(float(line[name]) for name in TIMES),
-    )

@@ -50,13 +50,14 @@ class PlainProgress(Observer):
     def __init__(self) -> None:
         self._last: Step | None = None
 
-    def on_step(self, run: "Run", step: Step) -> None:  # noqa: ARG002
+    def on_step(self, run: "Run", step: Step) -> None:
         self._last = step
 
     def on_validate(self, run: "Run", row: "Row") -> None:
         left = f", {self._last.seconds_left:.0f} s left" if self._last else ""
         self._say(
-            f"step {row.step} of {run.settings.steps}: loss {row.loss:.3f}, {row.bits_per_character:.3f} bits per character, "
+            f"step {row.step} of {run.settings.steps}: loss {row.loss:.3f}, {row.bits_per_character:.3f} bits per "
+            "character, "
             f"validation {row.validation:.3f}, {row.characters_per_second:,.0f} characters a second{left}"
         )
 

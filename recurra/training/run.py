@@ -21,8 +21,8 @@ class Best:
 class Run:
     """What train() and resume() return, and what observers are shown.
 
-    `path` holds config.toml, metrics.csv, samples/, best/, last/ and loss.png. `model` is the model in training and, once
-    the run has ended, the best one.
+    `path` holds config.toml, metrics.csv, samples/, best/, last/ and loss.png. `model` is the model in training and,
+    once the run has ended, the best one.
     """
 
     path: Path
@@ -54,10 +54,11 @@ class Run:
         """Why and where it ended, and who is ahead."""
         why = {
             "steps": f"All {self.steps} steps are done",
-            "time limit": f"The time limit of {self.settings.time_limit:g} s ended it at step {self.step} of {self.steps}"
+            "time limit": f"The time limit of {self.settings.time_limit:g} s ended it at step {self.step} of "
+            "{self.steps}"
             if self.settings.time_limit
             else "",
-            "patience": f"No better validation in {self.settings.patience}, so it ended at step {self.step} of {self.steps}",
+            "patience": f"{self.settings.patience} validations in a row were no better; step {self.step} of {self.steps}",
             "interrupt": f"Interrupted at step {self.step} of {self.steps}",
         }.get(self.stopped, f"Step {self.step} of {self.steps}")
         more = f"; `recurra resume {self.path}` goes on" if self.stopped in ("time limit", "interrupt") else ""

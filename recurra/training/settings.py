@@ -1,7 +1,8 @@
-"""Every setting of a training run: its type, limits, default and help, in one record that feeds Python and the command line.
+"""Every setting of a training run in one record: type, limits, default and help, for Python and the command line.
 
-This file imports neither torch nor numpy: the command line builds its flags from it. A setting left at None is found from
-the data by `complete`; the run folder's `config.toml` holds the completed record, so that nothing is left to guess.
+This file imports neither torch nor numpy: the command line builds its flags from it. A setting left at None is found
+from the data by `complete`; the run folder's `config.toml` holds the completed record, so that nothing is left to
+guess.
 """
 
 import difflib
@@ -23,15 +24,20 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     hidden: Annotated[Size | None, Meta(description="Units of each layer. [found from the size of the text]")] = None
     embedding: Annotated[
         Annotated[int, Meta(ge=0)] | None,
-        Meta(description="Width of the learned vector of each character; 0 feeds one-hot vectors. [found from the text]"),
+        Meta(
+            description="Width of the learned vector of each character; 0 feeds one-hot vectors. [found from the text]"
+        ),
     ] = None
     dropout: Annotated[
         float, Meta(ge=0, lt=1, description="Share of values set to zero in training, before and after every layer.")
     ] = 0.0
 
-    batch: Annotated[Size | None, Meta(description="Places of the text read side by side. [found from its length]")] = None
+    batch: Annotated[Size | None, Meta(description="Places of the text read side by side. [found from its length]")] = (
+        None
+    )
     window: Annotated[
-        Size | None, Meta(description="Steps through which gradients flow before they are cut. [64, less for a short text]")
+        Size | None,
+        Meta(description="Steps through which gradients flow before they are cut. [64, less for a short text]"),
     ] = None
     epochs: Annotated[
         Size | None, Meta(description="Passes over the training text. [found from its length unless steps is given]")
@@ -42,7 +48,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         Meta(description="Seconds after which this command stops; it never enters the schedule. [no limit]"),
     ] = None
     patience: Annotated[
-        Size | None, Meta(description="Validations without a better result after which training stops. [no early stopping]")
+        Size | None,
+        Meta(description="Validations without a better result after which training stops. [no early stopping]"),
     ] = None
 
     learning_rate: Annotated[float, Meta(gt=0, description="Step size of AdamW at the top of the schedule.")] = 0.004
@@ -54,17 +61,23 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     clip: Annotated[
         float, Meta(ge=0, description="Largest norm of the whole gradient; longer ones are scaled down. 0 never clips.")
     ] = 1.0
-    weight_decay: Annotated[float, Meta(ge=0, description="Decay of weight matrices towards zero, as AdamW does it.")] = 0.01
+    weight_decay: Annotated[
+        float, Meta(ge=0, description="Decay of weight matrices towards zero, as AdamW does it.")
+    ] = 0.01
 
     validation: Annotated[
         float, Meta(gt=0, lt=1, description="Share of the text, at its end, kept for validation and never trained on.")
     ] = 0.1
     eval_interval: Annotated[Size | None, Meta(description="Steps between validations. [found from the steps]")] = None
-    log_interval: Annotated[Size | None, Meta(description="Steps between rows of metrics.csv. [found from the steps]")] = None
+    log_interval: Annotated[
+        Size | None, Meta(description="Steps between rows of metrics.csv. [found from the steps]")
+    ] = None
     sample_length: Annotated[int, Meta(ge=0, description="Characters of the sample written at each validation.")] = 200
     temperature: Annotated[float, Meta(ge=0, description="Temperature of the samples; 0 takes the likeliest.")] = 0.8
 
-    seed: Annotated[int, Meta(ge=0, description="Fixes the weights at the start, the data order, dropout and samples.")] = 0
+    seed: Annotated[
+        int, Meta(ge=0, description="Fixes the weights at the start, the data order, dropout and samples.")
+    ] = 0
     threads: Annotated[Size | None, Meta(description="Processor threads. [as PyTorch finds them]")] = None
 
 

@@ -6,7 +6,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from recurra.errors import FileError, InputError
 from recurra.tasks.language import Sizes
 from recurra.tasks.language_model import LanguageModel, as_text
 from recurra.tasks.language_task import LanguageTask
-from recurra.tasks.model import find, load
+from recurra.tasks.model import find
 from recurra.training.checkpoint import LAST
 from recurra.training.config import CONFIG, Config, Data, read_config, write_config
 from recurra.training.loop import Trainer
@@ -39,17 +39,17 @@ def train(
     data: str | os.PathLike[str] | Text,
     task: str = "language",
     out: str | os.PathLike[str] | None = None,
-    observers: Iterable[Observer] | None = None,
+    observer: Observer | None = None,
     **given: Any,
 ) -> Run:
     """Trains a model on a text and writes a run folder.
 
-    data: path of a UTF-8 text file, the word `demo`, or a Text. out: the run folder, which must not exist yet; by default
-    `runs/NAME-DATE-TIME`. observers: who watches; by default a line a validation on stderr when that is a terminal. All
-    other arguments are settings, listed with their help by `recurra.training.settings.describe()`.
+    data: path of a UTF-8 text file, the word `demo`, or a Text. out: the run folder, which must not exist yet; by
+    default `runs/NAME-DATE-TIME`. observer: who watches; by default a line a validation on stderr when that is a
+    terminal. All other arguments are settings, listed with their help by `recurra.training.settings.describe()`.
 
-    Ctrl-C saves and then raises KeyboardInterrupt. Errors: InputError (a setting), DataError (the text), FileError (the run
-    folder cannot be written), TrainingError (the loss is no longer a number; the last good checkpoint stays).
+    Ctrl-C saves and then raises KeyboardInterrupt. Errors: InputError (a setting), DataError (the text), FileError
+    (the run folder cannot be written), TrainingError (the loss is no longer a number; the last good checkpoint stays).
     """
     if task not in TASKS:
         raise InputError(f"task={task!r} is unknown; this release has {', '.join(TASKS)}.")
@@ -62,16 +62,16 @@ def train(
         language = _task(text, full)
         folder = _new_folder(out, text.name)
         write_config(folder, Config(task, _version(), str(torch.__version__), _record(folder, data, text), full))
-        trainer = Trainer(folder, language, full, _watching(observers))
+        trainer = Trainer(folder, language, full, observer or _default_observer())
         return _run(trainer, fresh=True)
 
 
-def resume(path: str | os.PathLike[str], observers: Iterable[Observer] | None = None, **changes: Any) -> Run:
+def resume(path: str | os.PathLike[str], observer: Observer | None = None, **changes: Any) -> Run:
     """Goes on with a run from its latest checkpoint, as if it had never stopped: same weights, same log, bit for bit.
 
-    path: the run folder. changes: `time_limit` (counted from now), `steps` (a new end; a cosine schedule then ends there)
-    or `patience`; everything else is fixed by the run. Errors as for train(); DataError or FileError when the text or the
-    folder is no longer what it was.
+    path: the run folder. changes: `time_limit` (counted from now), `steps` (a new end; a cosine schedule then ends
+    there) or `patience`; everything else is fixed by the run. Errors as for train(); DataError or FileError when the
+    text or the folder is no longer what it was.
     """
     folder = Path(path)
     config = read_config(folder)
@@ -81,7 +81,7 @@ def resume(path: str | os.PathLike[str], observers: Iterable[Observer] | None = 
         language = _task(text, full)
         if full != config.settings:
             write_config(folder, msgspec.structs.replace(config, settings=full))
-        trainer = Trainer(folder, language, full, _watching(observers))
+        trainer = Trainer(folder, language, full, observer or _default_observer())
         return _run(trainer, fresh=not files.is_folder(folder / LAST))
 
 
@@ -94,11 +94,8 @@ def _run(trainer: Trainer, fresh: bool) -> Run:
         trainer.restore()
     trainer.train()
     run.plot = plot_loss(run.path / "loss.png", run.history, run.baselines)
-    best = load(find(run.path))
-    assert isinstance(best, LanguageModel)
-    run.model = best
-    for observer in trainer.observers:
-        observer.on_end(run)
+    run.model = LanguageModel.from_folder(files.read_folder(find(run.path)))
+    trainer.observer.on_end(run)
     if run.stopped == "interrupt":
         raise KeyboardInterrupt(run.summary)
     return run
@@ -123,23 +120,25 @@ def _environment(full: Settings) -> Iterator[None]:
             torch.set_num_threads(threads)
 
 
-def _watching(observers: Iterable[Observer] | None) -> tuple[Observer, ...]:
-    if observers is not None:
-        return tuple(observers)
-    return (PlainProgress(),) if sys.stderr.isatty() else ()
+def _default_observer() -> Observer:
+    return PlainProgress() if sys.stderr.isatty() else Observer()
 
 
 def _new_folder(out: str | os.PathLike[str] | None, name: str) -> Path:
     stem = re.sub(r"\W+", "-", Path(name).stem).strip("-") or "run"
     folder = Path(out) if out is not None else Path("runs") / f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}"
     if (folder / CONFIG).exists():
-        raise FileError(f"{folder} already holds a run; `recurra resume {folder}` goes on with it, or choose another out.")
+        raise FileError(
+            f"{folder} already holds a run; `recurra resume {folder}` goes on with it, or choose another out."
+        )
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise FileError(f"{folder} exists and is not empty; choose another out.")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise FileError(f"The run folder {folder} cannot be made: {files.reason(error)}; choose another out.") from error
+        raise FileError(
+            f"The run folder {folder} cannot be made: {files.reason(error)}; choose another out."
+        ) from error
     return folder
 
 
@@ -169,7 +168,8 @@ def _changed(full: Settings, changes: dict[str, Any]) -> Settings:
     for name in changes:
         if name not in _CHANGEABLE:
             raise InputError(
-                f"{name}={changes[name]!r} cannot be changed in a run that has begun with {getattr(full, name)!r}; resume() takes "
+                f"{name}={changes[name]!r} cannot be changed in a run that has begun with {getattr(full, name)!r}; "
+                "resume() takes "
                 f"{', '.join(_CHANGEABLE)}."
             )
     return msgspec.structs.replace(full, **{name: value for name, value in changes.items() if value is not None})
