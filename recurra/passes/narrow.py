@@ -1,11 +1,12 @@
 """Narrow: an operation of which only slices are read is done on slices of its operands.
 
-sigmoid(z)[:, :H] becomes sigmoid(z[:, :H]), so that every gate is H wide. A sum with a product stays whole: the machine begins
-the product's accumulator with the other term.
+sigmoid(z)[:, :H] becomes sigmoid(z[:, :H]), so that every gate is H wide. Only in the loop: elsewhere one wide value is better
+than four. A sum with a product stays whole: the machine begins the product's accumulator with the other term. So does
+an operation with a weight, which would have to be cut at each call.
 """
 
 from recurra.passes.rebuild import New, everything, rebuild, roots, users
-from recurra.program.graph import Graph
+from recurra.program.graph import Graph, reaches
 from recurra.program.ops import OPS
 from recurra.program.plan import Step
 from recurra.program.values import Value
@@ -14,9 +15,12 @@ from recurra.program.values import Value
 def narrow(step: Step) -> Step:
     """Pushes slices towards the products."""
     used, out = users(step), roots(step)
+    recurs = reaches(everything(step), step.states.values())
     thin: set[Value] = set()
     for v in reversed(everything(step)):
         if v.is_leaf or OPS[v.op].kind != "pointwise" or v in out or v.width == 1:
+            continue
+        if v not in recurs or any(a.op == "static" and a.shape for a in v.args):
             continue
         if v.op == "add" and any(a.op in ("mm", "mmt") for a in v.args):
             continue

@@ -33,20 +33,24 @@ def remembered(
             cheap[v] = not v.is_leaf and OPS[v.op].kind in ("pointwise", "shape") and all(map(available, v.args))
         return cheap[v]
 
-    def keep(v: Value) -> None:
-        if available(v):
-            return
-        if v in place:
+    named = [a for v in values if v in backward for a in v.args] + list(ends)
+    for v in sorted(_forward(named, place, backward), key=place.__getitem__):
+        if not available(v):
             saved[v] = None
             for u in [u for u, yes in cheap.items() if not yes]:  # what was out of reach may have come into it
                 del cheap[u]
-        else:  # a new operation on forward values: its operands decide
-            for a in v.args:
-                keep(a)
-
-    named = [a for v in values if v in backward for a in v.args] + list(ends)
-    named = [v for v in dict.fromkeys(named) if v.is_row and v not in backward]
-    for v in sorted(named, key=lambda v: place.get(v, len(place))):
-        keep(v)
     at_hand |= set(saved)
     return tuple(sorted(saved, key=place.__getitem__)), at_hand
+
+
+def _forward(named: Iterable[Value], place: dict[Value, int], backward: set[Value]) -> set[Value]:
+    """The forward values behind what the backward names: an operation of its own on forward values stands for its operands."""
+    found: set[Value] = set()
+    stack = [v for v in named if v not in backward]
+    while stack:
+        v = stack.pop()
+        if v in place:
+            found.add(v)
+        else:
+            stack.extend(v.args)
+    return {v for v in found if v.is_row}
