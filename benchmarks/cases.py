@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 import recurra
 from benchmarks import parts
-from benchmarks.cells import COPIES, OURS, TORCH, Peephole, share, weights
+from benchmarks.cells import COPIES, GATES, OURS, TORCH, Peephole, share, weights
 from benchmarks.goals import Shape
 from benchmarks.records import Time
 from benchmarks.timing import Contestant, Effort, Measured, measure
@@ -54,10 +54,14 @@ class Check:
 
 @dataclass(frozen=True)
 class Race:
-    """Contestants whose values were compared; run gives times and the largest difference seen."""
+    """Contestants whose values were compared; run gives times and the largest difference seen.
+
+    multiply_adds: of the products alone, for one call and unit of work: nobody can be faster than they take.
+    """
 
     contestants: Sequence[Contestant]
     checks: Sequence[Check]
+    multiply_adds: float = 0.0
 
     def run(self, effort: Effort) -> tuple[Measured, float]:
         worst = self.check()
@@ -110,6 +114,11 @@ def rows(shape: Shape, grad: bool) -> tuple[Tensor, Tensor]:
     return torch.randn(time, batch, width, requires_grad=grad), torch.randn(time, batch, width)
 
 
+def multiply_adds(cell: str, steps: int, width: int, passes: int) -> float:
+    """Of the two products of a cell over so many steps of one row; 3 passes with gradients, 1 without."""
+    return 2.0 * GATES[cell] * width**2 * steps * passes
+
+
 def train(cell: str, shape: Shape) -> Race:
     theirs, ours, copy = trio(cell, shape[2])
     x, dy = rows(shape, grad=True)
@@ -121,6 +130,7 @@ def train(cell: str, shape: Shape) -> Race:
             *either("torch", gradients(theirs, theirs, x, dy)),
         ],
         [Check("ours", values(ours, ours, x), reference), Check("copy", values(copy, copy, x), reference)],
+        multiply_adds(cell, shape[0] * shape[1], shape[2], 3),
     )
 
 
@@ -135,6 +145,7 @@ def infer(cell: str, shape: Shape) -> Race:
             *either("torch", lambda: theirs(x), grad=False),
         ],
         [Check("ours", values(ours, None, x), reference), Check("copy", values(copy, None, x), reference)],
+        multiply_adds(cell, shape[0] * shape[1], shape[2], 1),
     )
 
 
@@ -163,6 +174,7 @@ def lengths(cell: str, shape: Shape) -> Race:
             *either("padded", gradients(theirs, theirs, x, dy)),
         ],
         [Check("ours", values(own, ours, x), reference), Check("copy", values(copied, copy, x), reference)],
+        multiply_adds(cell, int(lens.sum()), width, 3),
     )
 
 
@@ -204,6 +216,7 @@ def stream(cell: str, shape: Shape) -> Race:
             *either("cell", by_cell, work=STEPS, grad=False),
         ],
         [Check("ours", last(own), last(by_cell)), Check("copy", last(copied), last(by_cell))],
+        multiply_adds(cell, shape[0], width, 1),
     )
 
 
@@ -241,12 +254,15 @@ def own(cell: str, shape: Shape) -> Race:
     return Race(
         [Contestant("ours", gradients(layer, layer, x, dy)), *either("loop", gradients(loop, layer, x, dy))],
         [Check("ours", values(layer, layer, x), values(loop, layer, x))],
+        multiply_adds(cell, shape[0] * shape[1], shape[2], 3),
     )
 
 
 @dataclass(frozen=True)
 class Preparation:
     """Trace, passes and packing of cells never seen before, in a process of its own (benchmarks.prepare)."""
+
+    multiply_adds: float = 0.0
 
     def run(self, effort: Effort) -> tuple[Measured, float]:
         command = [sys.executable, "-m", "benchmarks.prepare", str(torch.get_num_threads())]

@@ -12,10 +12,10 @@ from collections.abc import Iterator
 import msgspec
 import torch
 
-import recurra
+from benchmarks import parts
 from benchmarks.cases import CASES
 from benchmarks.goals import GOALS
-from benchmarks.machine import Machine, commit, processor
+from benchmarks.machine import Machine, commit, processor, version
 from benchmarks.records import Result, Setting
 from benchmarks.timing import QUICK, Effort
 
@@ -27,21 +27,23 @@ def machine() -> Machine:
         system=platform.platform(),
         python=platform.python_version(),
         torch=str(torch.__version__),
-        recurra=recurra.__version__,
+        recurra=version(),
         commit=commit(),
     )
 
 
 def measured(setting: Setting) -> Iterator[Result]:
     effort = QUICK if setting.quick else Effort()
+    rate = parts.rate(setting.threads)
     for kind, cell, shape in dict.fromkeys(goal.case for goal in GOALS if goal.id in setting.ids):
         torch.manual_seed(0)
         try:
-            found, worst = CASES[kind](cell, shape).run(effort)
+            case = CASES[kind](cell, shape)
+            found, worst = case.run(effort)
         except Exception as error:  # noqa: BLE001 reported and counted as wrong: it must not hide the other cases
             yield Result(kind, cell, shape, error=f"{type(error).__name__}: {error}")
         else:
-            yield Result(kind, cell, shape, found.times, worst, found.rounds, found.other)
+            yield Result(kind, cell, shape, found.times, worst, found.rounds, found.other, case.multiply_adds, rate)
 
 
 def main() -> None:

@@ -2,9 +2,12 @@
 
 import platform
 import subprocess
+import tomllib
 from pathlib import Path
 
 import msgspec
+
+ROOT = Path(__file__).parent.parent
 
 
 class Machine(msgspec.Struct, frozen=True):
@@ -36,9 +39,15 @@ def processor() -> str:
     return " ".join([facts.get("model name", platform.machine()), *([f"({', '.join(found)})"] if found else [])])
 
 
+def version() -> str:
+    """The version of the checkout, whether installed or not."""
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        return str(tomllib.load(file)["project"]["version"])
+
+
 def commit() -> str:
     """The commit that is checked out, with a + when files differ from it."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+", "--exclude=*"]
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty=+", "--exclude=*"]
     try:
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):

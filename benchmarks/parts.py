@@ -16,12 +16,12 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
+from benchmarks.cells import GATES
 from benchmarks.goals import Shape
 from benchmarks.timing import Contestant
 
 HERE = Path(__file__).parent
 FLAGS = ["-O3", "-std=gnu++20", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-fopenmp", "-Wno-psabi"]
-GATES = {"lstm": 4, "gru": 3, "elman": 1}
 
 # Places of an operand, and operations, by native/program.h and recurra/program/ops.py.
 NONE, SLOT, LOCAL, STATE, NEXT, VECTOR = 0, 1, 4, 5, 6, 7
@@ -92,25 +92,31 @@ def lstm_pointwise(width: int) -> list[int]:
     return [*code, width, 5, 0, len(instructions), *chain.from_iterable(instructions)]
 
 
+def multiply_adds(threads: int) -> float:
+    """Does nothing but independent multiply-adds for about a millisecond; says how many."""
+    return float(library().multiply_adds(ctypes.c_int64(20_000), threads, ctypes.byref(ctypes.c_float())))
+
+
+def rate(threads: int) -> float:
+    """Multiply-adds a second, the best of many tries."""
+    best = Contestant("FMA rate", lambda: multiply_adds(threads), work=multiply_adds(threads))
+    return 1 / min(best.seconds(1) for _ in range(50))
+
+
 def product(cell: str, shape: Shape) -> list[Contestant]:
     """Seconds a multiply-add: in the product of the states with the weights, and at best."""
     batch, time, width = shape
     gates, threads = GATES[cell], torch.get_num_threads()
     program = native().Program(recurrent_product(gates, width), [], False)
     weight, start = torch.randn(gates * width, width) / width**0.5, torch.randn(batch, width)
-    sink, rounds = ctypes.c_float(), 20_000
-    done = library().multiply_adds(ctypes.c_int64(rounds), threads, ctypes.byref(sink))
 
     def ours() -> None:
         pointers = (start.data_ptr(),), (weight.data_ptr(),), (width,), ()
         program.run(time, batch, time * batch, 0, threads, *pointers)
 
-    def best() -> None:
-        library().multiply_adds(ctypes.c_int64(rounds), threads, ctypes.byref(sink))
-
     return [
         Contestant("ours", ours, work=batch * time * gates * width**2),
-        Contestant("FMA rate", best, work=done),
+        Contestant("FMA rate", lambda: multiply_adds(threads), work=multiply_adds(threads)),
     ]
 
 

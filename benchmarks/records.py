@@ -25,7 +25,9 @@ class Result(msgspec.Struct, frozen=True):
     """One case, measured once.
 
     times: seconds per name, of the fastest variant of each. worst: the largest relative difference from the reference.
-    other: other processes' share of one core meanwhile, None where unknown. error: why there is nothing.
+    other: other processes' share of one core meanwhile, None where unknown.
+    multiply_adds: of the case's products, rate: those the processor can do in a second; 0 where unknown.
+    error: why there is nothing.
     """
 
     kind: str
@@ -35,6 +37,8 @@ class Result(msgspec.Struct, frozen=True):
     worst: float = 0.0
     rounds: int = 0
     other: float | None = None
+    multiply_adds: float = 0.0
+    rate: float = 0.0
     error: str = ""
 
     @property

@@ -37,6 +37,13 @@ def ratio(goal: Goal, result: Result) -> float:
     return result.times[goal.against].median / result.times[goal.who].median
 
 
+def most(goal: Goal, result: Result) -> float | None:
+    """The ratio of a layer that does the products at the rate of multiply-adds, and everything else in no time."""
+    if goal.who != "ours" or not result.multiply_adds or not result.rate:
+        return None
+    return result.times[goal.against].median * result.rate / result.multiply_adds
+
+
 class Line(msgspec.Struct, frozen=True):
     """A goal at one number of threads: the ratios of all runs, and the case's error if any run had one."""
 
@@ -44,6 +51,7 @@ class Line(msgspec.Struct, frozen=True):
     threads: int
     ratios: list[float]
     kept: list[float]  # under the malloc that keeps memory
+    bounds: list[float]  # what the processor's multiply-adds allow, see most()
     rivals: list[str]  # variants that were the fastest
     busy: bool  # other processes took more than QUIET of a core in some run
     error: str
@@ -75,6 +83,7 @@ def line(goal: Goal, threads: int, runs: Sequence[Run]) -> Line:
         threads,
         ratios=[ratio(goal, result) for result in plain],
         kept=[ratio(goal, run.result) for run in good if run.malloc == "keeping"],
+        bounds=[bound for result in plain if (bound := most(goal, result)) is not None],
         rivals=sorted({result.times[goal.against].label for result in plain} - {""}),
         busy=any((result.other or 0) > QUIET for result in plain),
         error=next((run.result.error for run in of_case if run.result.error), ""),
@@ -92,7 +101,7 @@ def title(goal: Goal) -> str:
 
 def table(all_lines: Sequence[Line]) -> str:
     """Markdown. One row a goal and number of threads."""
-    head = ["case (B, T, H)", "threads", "rival", "ratio", "all runs", "keeping malloc", "goal", "verdict"]
+    head = ["case (B, T, H)", "threads", "rival", "ratio", "all runs", "keeping malloc", "goal", "bound", "verdict"]
     cells = [head, ["---"] * len(head), *map(row, all_lines)]
     return "\n".join("| " + " | ".join(each) + " |" for each in cells)
 
@@ -110,6 +119,7 @@ def row(line: Line) -> list[str]:
         " ".join(f"{each:.2f}" for each in line.ratios) or "-",
         f"{statistics.median(line.kept):.2f}" if line.kept else "-",
         f"{goal.at(line.threads):.2f}{hope}",
+        f"{statistics.median(line.bounds):.1f}" if line.bounds else "",
         line.verdict.replace("|", "/"),
     ]
 

@@ -86,7 +86,7 @@ def measure(contestants: Sequence[Contestant], effort: Effort) -> Measured:
 
 def warm(contestants: Sequence[Contestant]) -> list[tuple[Contestant, int]]:
     """Runs everyone, drops hopeless variants, and says how many calls fill a slice."""
-    first = {id(each): min(each.seconds(1) for _ in range(3)) for each in contestants}
+    first = {id(each): min(each.seconds(1) for _ in range(2)) for each in contestants}
     runners = []
     for each in contestants:
         rivals = [first[id(other)] for other in contestants if other.name == each.name]
