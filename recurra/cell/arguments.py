@@ -8,13 +8,14 @@ from torch import Tensor
 from recurra.errors import CellError, InputError
 
 
-def check_input(name: str, x: Tensor, input_size: int) -> None:
-    """x is (T, B, input_size). Raises InputError."""
-    if x.dim() != 3 or x.shape[2] != input_size:
-        remedy = f"Give x a last axis of {input_size}"
-        if x.dim() == 3 and x.shape[2]:
-            remedy += f", or make the cell with input_size={x.shape[2]}"
-        raise InputError(f"x has the shape {tuple(x.shape)}, but {name} takes (T, B, {input_size}). {remedy}.")
+def check_input(name: str, x: Tensor, input_size: int, axes: str = "T, B") -> None:
+    """x is (T, B, input_size), or has other `axes` before the last. Raises InputError."""
+    if x.dim() == 2 + axes.count(",") and x.shape[-1] == input_size:
+        return
+    remedy = f"Give x a last axis of {input_size}"
+    if x.dim() == 2 + axes.count(",") and x.shape[-1]:
+        remedy += f", or make the cell with input_size={x.shape[-1]}"
+    raise InputError(f"x has the shape {tuple(x.shape)}, but {name} takes ({axes}, {input_size}). {remedy}.")
 
 
 def check_states(

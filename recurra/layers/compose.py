@@ -1,0 +1,113 @@
+"""Stack, Bidirectional and Residual: layers made of layers."""
+
+import copy
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from recurra.errors import InputError
+from recurra.layers.layer import Layer, Lengths, Sequences, common_layout, map_rows, within
+
+
+class Stack(Layer):
+    """Each layer reads what the one before it wrote.
+
+    state: None, or a tuple with one entry for each layer; an entry of None starts that layer anew.
+    """
+
+    def __init__(self, layers: Iterable[Layer]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+        if not self.layers:
+            raise InputError("Stack got no layers. Give it at least one: Stack([Recurrent(cell)]).")
+        self.batch_first = common_layout("Stack", self.layers)
+
+    def forward(self, x: Sequences, state: Any = None, lengths: Lengths = None, reverse: bool = False) -> Any:
+        states = _entries("Stack", state, len(self.layers))
+        last = []
+        for layer, before in zip(self.layers, states, strict=True):
+            x, after = layer(x, before, lengths, reverse)
+            last.append(after)
+        return x, tuple(last)
+
+
+class Bidirectional(Layer):
+    """One layer runs from the first step to the last, the other from the last valid step to the first; y = [y→, y←].
+
+    Schuster and Paliwal 1997, IEEE Transactions on Signal Processing 45(11).
+
+    backward: None for a copy of `forward` whose parameters are drawn anew (by the `reset_parameters` of its modules).
+    state: None, or (state of forward, state of backward).
+    """
+
+    def __init__(self, forward: Layer, backward: Layer | None = None) -> None:
+        super().__init__()
+        self.batch_first = common_layout("Bidirectional", [forward] if backward is None else [forward, backward])
+        self.ahead = forward
+        self.back = _drawn_anew(forward) if backward is None else backward
+
+    def forward(self, x: Sequences, state: Any = None, lengths: Lengths = None, reverse: bool = False) -> Any:
+        before_ahead, before_back = _entries("Bidirectional", state, 2)
+        ahead, after_ahead = self.ahead(x, before_ahead, lengths, reverse)
+        back, after_back = self.back(x, before_back, lengths, not reverse)
+        return map_rows(lambda a, b: torch.cat([a, b], -1), ahead, back), (after_ahead, after_back)
+
+
+class Residual(Layer):
+    """y = x + layer(x), within the lengths; 0 past them. The layer must be as wide as x.
+
+    He et al. 2016, arXiv:1512.03385; between recurrent layers: Wu et al. 2016, arXiv:1609.08144.
+    state: that of the layer.
+    """
+
+    def __init__(self, layer: Layer) -> None:
+        super().__init__()
+        self.batch_first = common_layout("Residual", [layer])
+        self.layer = layer
+
+    def forward(self, x: Sequences, state: Any = None, lengths: Lengths = None, reverse: bool = False) -> Any:
+        y, after = self.layer(x, state, lengths, reverse)
+        y = map_rows(_add, x, y)
+        if lengths is not None:
+            y = torch.where(within(lengths, y, self.batch_first), y, 0)
+        return y, after
+
+
+def _add(x: Tensor, y: Tensor) -> Tensor:
+    if x.shape != y.shape:
+        raise InputError(
+            f"Residual adds x, {x.shape[-1]} wide, to its layer's output, {y.shape[-1]} wide. "
+            f"Make the layer as wide as x."
+        )
+    return x + y
+
+
+def _entries(owner: str, state: Any, count: int) -> tuple[Any, ...]:
+    if state is None:
+        return (None,) * count
+    if not isinstance(state, (tuple, list)) or len(state) != count:
+        given = f"{len(state)} entries" if isinstance(state, (tuple, list)) else f"a {type(state).__name__}"
+        raise InputError(f"the state of {owner} is a tuple of {count} entries, one for each layer, but {given} came.")
+    return tuple(state)
+
+
+def _drawn_anew(layer: Layer) -> Layer:
+    fresh = copy.deepcopy(layer)
+    _draw(fresh, "")
+    return fresh
+
+
+def _draw(module: nn.Module, path: str) -> None:
+    """Draws all parameters below by the outermost `reset_parameters`. Raises InputError when a parameter has none."""
+    if callable(reset := getattr(module, "reset_parameters", None)):
+        reset()
+        return
+    for name, _ in module.named_parameters(path, recurse=False):
+        raise InputError(
+            f"Bidirectional cannot draw {name} anew for the backward layer, for {type(module).__name__} has no method "
+            f"reset_parameters. Define one, or pass the backward layer yourself."
+        )
+    for name, child in module.named_children():
+        _draw(child, f"{path}.{name}" if path else name)

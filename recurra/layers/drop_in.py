@@ -1,0 +1,187 @@
+"""RNN, LSTM and GRU as in torch.nn, with `lengths`; in their place a program computes the same, faster.
+
+They derive from torch.nn's classes. Arguments, parameters, initial values, state_dict, repr, copying, moving and warnings
+are thus torch.nn's own, `isinstance(layer, torch.nn.LSTM)` holds, and only `forward` is written here. A call whose arguments do not fit is handed to torch.nn's forward, so that it fails with torch.nn's own words.
+"""
+
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
+
+from recurra.cell import Cell, check_lengths
+from recurra.cells import GRU as GRUCell
+from recurra.cells import LSTM as LSTMCell
+from recurra.cells import Elman, LSTMProjected
+from recurra.errors import InputError
+from recurra.layers.layer import Layer, Lengths, Sequences
+from recurra.unroll import unroll, unroll_packed
+
+# One direction of one layer: the equation, and which of the module's parameters stand for those of the cell.
+Part = tuple[Cell, tuple[tuple[str, str], ...]]
+States = tuple[Tensor, ...]
+
+
+@lru_cache(maxsize=256)
+def _cell(mode: str, input_size: int, hidden_size: int, bias: bool, proj_size: int) -> Cell:
+    """The equation alone, shared by all layers of these sizes: its own parameters have no memory and are never read."""
+    if mode == "LSTM":
+        if proj_size:
+            return LSTMProjected(input_size, hidden_size, proj_size, bias, device="meta")
+        return LSTMCell(input_size, hidden_size, bias, device="meta")
+    if mode == "GRU":
+        return GRUCell(input_size, hidden_size, bias, device="meta")
+    return Elman(input_size, hidden_size, bias, "tanh" if mode == "RNN_TANH" else "relu", device="meta")
+
+
+@lru_cache(maxsize=256)
+def _parts(
+    mode: str, input_size: int, hidden_size: int, layers: int, directions: int, bias: bool, proj_size: int
+) -> tuple[Part, ...]:
+    """Layer by layer, the forward direction first: the order of torch.nn's states."""
+    parts = []
+    for layer in range(layers):
+        width = input_size if layer == 0 else directions * (proj_size or hidden_size)
+        cell = _cell(mode, width, hidden_size, bias, proj_size)
+        for suffix in ("", "_reverse")[:directions]:
+            names = tuple((name, f"{name}_l{layer}{suffix}") for name, _ in cell.named_parameters())
+            parts.append((cell, names))
+    return tuple(parts)
+
+
+class DropIn(Layer, torch.nn.RNNBase):
+    """What RNN, LSTM and GRU share."""
+
+    def forward(self, input: Sequences, hx: Any = None, lengths: Lengths = None, reverse: bool = False) -> Any:
+        """As torch.nn's forward; lengths and reverse as in `recurra.Recurrent`. T = 0, refused by torch.nn, needs lengths."""
+        if isinstance(input, PackedSequence):
+            return self._packed(input, hx, lengths, reverse)
+        if not self._fits(input, hx) or (lengths is None and not input.numel()):
+            super().forward(input, hx)  # raises; it returns where torch.nn is more lenient, as under autocast
+        batched = input.dim() == 3
+        x = input if batched else input.unsqueeze(1)
+        if batched and self.batch_first:
+            x = x.transpose(0, 1)
+        if lengths is not None:
+            lengths = check_lengths(torch.as_tensor(lengths).reshape(-1) if not batched else lengths, *x.shape[:2])
+        before = None if hx is None else self._each(hx, batched)
+        y, last = self._run(x, before, lengths, None, reverse)
+        if not batched:
+            return y.squeeze(1), self._joined(last, 1)
+        return (y.transpose(0, 1) if self.batch_first else y), self._joined(last)
+
+    def _packed(self, input: PackedSequence, hx: Any, lengths: Lengths, reverse: bool) -> tuple[PackedSequence, Any]:
+        data, batch_sizes, sorted_indices, unsorted_indices = input
+        if lengths is not None:
+            raise InputError("input is a PackedSequence and lengths are given too. It has its own: leave them out.")
+        if not self._fits(data, hx, int(batch_sizes[0])):
+            super().forward(input, hx)
+        before = None if hx is None else self._each(self.permute_hidden(hx, sorted_indices), True)
+        data, last = self._run(data, before, None, batch_sizes, reverse)
+        return input._replace(data=data), self.permute_hidden(self._joined(last), unsorted_indices)
+
+    def _run(
+        self, x: Tensor, before: list[States] | None, lengths: Tensor | None, batch_sizes: Tensor | None, reverse: bool
+    ) -> tuple[Tensor, list[States]]:
+        directions = 2 if self.bidirectional else 1
+        parts = _parts(
+            self.mode, self.input_size, self.hidden_size, self.num_layers, directions, self.bias, self.proj_size
+        )
+        dropout = self.dropout if self.training and self.num_layers > 1 else 0.0
+        key = int(torch.randint(2**63 - 1, ())) if dropout else 0
+        last: list[States] = []
+        for layer in range(self.num_layers):
+            if layer and dropout:
+                x = _drop(x, dropout, key, layer)
+            ys = []
+            for k in range(layer * directions, (layer + 1) * directions):
+                cell, names = parts[k]
+                weights = self._weights(names)
+                states = None if before is None else before[k]
+                backward = reverse != (k % directions == 1)
+                if batch_sizes is None:
+                    y, after = unroll(cell, x, states, lengths, backward, weights)
+                else:
+                    y, after = unroll_packed(cell, x, batch_sizes, states, backward, weights)
+                ys.append(y)
+                last.append(after)
+            x = ys[0] if directions == 1 else torch.cat(ys, -1)
+        return x, last
+
+    def _weights(self, names: tuple[tuple[str, str], ...]) -> dict[str, Tensor]:
+        own: Any = self._parameters
+        try:
+            return {name: own[mine] for name, mine in names}
+        except KeyError:  # computed from other parameters (weight norm), or on a replica, where they are attributes
+            return {name: getattr(self, mine) for name, mine in names}
+
+    def _fits(self, x: Tensor, hx: Any, packed_batch: int = -1) -> bool:
+        """Whether torch.nn would take these arguments; False also where it is more lenient."""
+        weight: Any = self.weight_ih_l0
+        if x.shape[-1:] != weight.shape[1:] or x.dtype != weight.dtype or x.device != weight.device:
+            return False
+        dim = x.dim()
+        if packed_batch >= 0:
+            return dim == 2 and (hx is None or self._state_fits(hx, x, packed_batch, True))
+        if dim != 3:
+            return dim == 2 and (hx is None or self._state_fits(hx, x, 1, False))
+        return hx is None or self._state_fits(hx, x, x.shape[0 if self.batch_first else 1], True)
+
+    def _state_fits(self, hx: Any, x: Tensor, batch: int, batched: bool) -> bool:
+        given = hx if self.mode == "LSTM" else (hx,)
+        widths = (self.proj_size or self.hidden_size, self.hidden_size)[: 2 if self.mode == "LSTM" else 1]
+        count = self.num_layers * (2 if self.bidirectional else 1)
+        if not isinstance(given, (tuple, list)) or len(given) != len(widths):
+            return False
+        return all(
+            isinstance(s, Tensor)
+            and s.shape == ((count, batch, n) if batched else (count, n))
+            and s.dtype == x.dtype
+            and s.device == x.device
+            for s, n in zip(given, widths, strict=True)
+        )
+
+    def _each(self, hx: Any, batched: bool) -> list[States]:
+        """torch.nn's states (layers · directions, B, n) as one tuple for each part."""
+        whole = hx if self.mode == "LSTM" else (hx,)
+        return list(zip(*(s if batched else s.unsqueeze(1) for s in whole), strict=True))
+
+    def _joined(self, last: list[States], squeeze: int | None = None) -> Any:
+        """The other way round; squeeze: the axis of a batch that the caller does not know of."""
+        joined = [torch.stack(s) if len(s) > 1 else s[0].unsqueeze(0) for s in zip(*last, strict=True)]
+        if squeeze is not None:
+            joined = [s.squeeze(squeeze) for s in joined]
+        return tuple(joined) if self.mode == "LSTM" else joined[0]
+
+
+def _drop(x: Tensor, p: float, key: int, layer: int) -> Tensor:
+    """Zeroes elements with probability p, between layers; the mask is a function of (key, layer)."""
+    numbers = torch.Generator(x.device).manual_seed((key + layer * 0x9E3779B97F4A7C15) % 2**63)  # golden ratio: spread
+    kept = torch.empty_like(x, requires_grad=False).bernoulli_(1 - p, generator=numbers)
+    return x * (kept / (1 - p) if p < 1 else kept)
+
+
+class RNN(DropIn, torch.nn.RNN):
+    """torch.nn.RNN, faster, and with `lengths`. The equation is that of `recurra.cells.Elman`.
+
+    y, h = layer(input, hx=None, lengths=None). lengths: (B,) whole numbers from 0 to T in any order; past its length a
+    row's y is 0 and its state stays. Everything else as in torch.nn.RNN.
+    """
+
+
+class LSTM(DropIn, torch.nn.LSTM):
+    """torch.nn.LSTM, faster, and with `lengths`. The equation is that of `recurra.cells.LSTM` (or LSTMProjected).
+
+    y, (h, c) = layer(input, hx=None, lengths=None). lengths: (B,) whole numbers from 0 to T in any order; past its
+    length a row's y is 0 and its states stay. Everything else as in torch.nn.LSTM.
+    """
+
+
+class GRU(DropIn, torch.nn.GRU):
+    """torch.nn.GRU, faster, and with `lengths`. The equation is that of `recurra.cells.GRU`.
+
+    y, h = layer(input, hx=None, lengths=None). lengths: (B,) whole numbers from 0 to T in any order; past its length a
+    row's y is 0 and its state stays. Everything else as in torch.nn.GRU.
+    """

@@ -1,0 +1,58 @@
+"""Layer: what Stack, Bidirectional and Residual compose, and what they hold on to of a sequence's layout."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
+
+from recurra.cell import check_lengths
+from recurra.errors import InputError
+
+Sequences = Tensor | PackedSequence
+Lengths = Tensor | Sequence[int] | None
+
+
+class Layer(torch.nn.Module):
+    """A module with `forward(x, state=None, lengths=None, reverse=False) -> (y, state)`.
+
+    x: (T, B, D), (B, T, D) with batch_first, (T, D) for one sequence, or a PackedSequence; y has the same layout.
+    state: None, or what an earlier call returned. Its form is the layer's own.
+    lengths: None, or (B,) whole numbers from 0 to T, in any order. Past its length a row's y is 0 and its state stays.
+    reverse: each row runs from its last valid step to its first; outputs stay beside their inputs.
+    """
+
+    batch_first: bool = False
+
+
+def common_layout(owner: str, layers: Iterable[object]) -> bool:
+    """The batch_first that all `layers` share. Raises InputError when they differ, or when one is no Layer."""
+    layers = list(layers)
+    for layer in layers:
+        if not isinstance(layer, Layer):
+            name = type(layer).__name__
+            remedy = (
+                f"Use recurra.{name}" if isinstance(layer, torch.nn.RNNBase) else "Wrap a cell in recurra.Recurrent"
+            )
+            raise InputError(f"{owner} composes Recurra's layers, and {name} is none. {remedy}.")
+    if len({layer.batch_first for layer in layers}) > 1:
+        raise InputError(f"{owner} got layers with batch_first=True and with batch_first=False. Make them all alike.")
+    return bool(layers[0].batch_first)
+
+
+def map_rows(function: Callable[..., Tensor], *sequences: Sequences) -> Any:
+    """`function` of the rows of sequences of one layout, in that layout."""
+    first = sequences[0]
+    if isinstance(first, PackedSequence):
+        return first._replace(data=function(*(s.data for s in sequences)))
+    return function(*sequences)
+
+
+def within(lengths: Tensor | Sequence[int], y: Tensor, batch_first: bool) -> Tensor:
+    """True where a row of y is within its length: (T, B, 1), (B, T, 1) with batch_first, (T, 1) for one sequence."""
+    T, B = (y.shape[0], 1) if y.dim() == 2 else (y.shape[1], y.shape[0]) if batch_first else y.shape[:2]
+    mask = torch.arange(T)[:, None] < check_lengths(torch.as_tensor(lengths).reshape(-1), T, B)
+    if y.dim() == 3:
+        mask = (mask.t() if batch_first else mask)[..., None]
+    return mask.to(y.device)

@@ -1,0 +1,84 @@
+"""Recurrent: a cell applied along a sequence."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
+
+from recurra.cell import Cell, check_input, check_lengths, check_states
+from recurra.errors import InputError
+from recurra.layers.layer import Layer, Lengths, Sequences
+from recurra.unroll import unroll, unroll_packed
+
+States = tuple[Tensor, ...] | None
+
+
+class Recurrent(Layer):
+    """y, state = layer(x, state=None, lengths=None): the cell's step at every t, on the fastest executor that can.
+
+    x: (T, B, D), (B, T, D) with batch_first, (T, D) for one sequence, or a PackedSequence; y has the same layout.
+    state: (B, n), or a tuple of them when the cell has several states; (n,) for one sequence. None: the cell's initial.
+    lengths: (B,) whole numbers from 0 to T, in any order. Past its length a row's y is 0 and its state stays.
+    reverse: each row runs from its last valid step to its first; outputs stay beside their inputs.
+    Raises InputError for arguments that do not fit, CellError for a step that does not keep its states.
+    """
+
+    def __init__(self, cell: Cell, batch_first: bool = False) -> None:
+        super().__init__()
+        if not isinstance(cell, Cell):
+            raise InputError(f"Recurrent takes a recurra.Cell, and {type(cell).__name__} is none. Derive it from Cell.")
+        self.cell = cell
+        self.batch_first = batch_first
+
+    def forward(self, x: Sequences, state: Any = None, lengths: Lengths = None, reverse: bool = False) -> Any:
+        if isinstance(x, PackedSequence):
+            return self._packed(x, state, lengths, reverse)
+        if x.dim() == 2:
+            return self._one_sequence(x, state, lengths, reverse)
+        cell, name = self.cell, type(self.cell).__name__
+        check_input(name, x, cell.input_size, "B, T" if self.batch_first else "T, B")
+        if self.batch_first:
+            x = x.transpose(0, 1)
+        T, B, _ = x.shape
+        states = None if state is None else check_states(name, cell.state_sizes, state, B)
+        if lengths is not None:
+            lengths = check_lengths(lengths, T, B)
+        y, last = unroll(cell, x, states, lengths, reverse)
+        return (y.transpose(0, 1) if self.batch_first else y), _bare(last)
+
+    def _one_sequence(self, x: Tensor, state: Any, lengths: Any, reverse: bool) -> tuple[Tensor, Any]:
+        cell, name = self.cell, type(self.cell).__name__
+        check_input(name, x, cell.input_size, "T")
+        states: States = None
+        if state is not None:
+            given = (state,) if isinstance(state, Tensor) else state
+            states = check_states(name, cell.state_sizes, tuple(s.unsqueeze(0) for s in given), 1)
+        if lengths is not None:
+            lengths = check_lengths(torch.as_tensor(lengths).reshape(-1), x.shape[0], 1)
+        y, last = unroll(cell, x.unsqueeze(1), states, lengths, reverse)
+        return y.squeeze(1), _bare(tuple(s.squeeze(0) for s in last))
+
+    def _packed(self, x: PackedSequence, state: Any, lengths: Any, reverse: bool) -> tuple[PackedSequence, Any]:
+        cell, name = self.cell, type(self.cell).__name__
+        if lengths is not None:
+            raise InputError(
+                "x is a PackedSequence and lengths are given too. A PackedSequence has its own: leave them out."
+            )
+        check_input(name, x.data, cell.input_size, "rows")
+        states: States = None
+        if state is not None:
+            states = check_states(name, cell.state_sizes, state, int(x.batch_sizes[0]))
+            if x.sorted_indices is not None:
+                states = tuple(s.index_select(0, x.sorted_indices) for s in states)
+        data, last = unroll_packed(cell, x.data, x.batch_sizes, states, reverse)
+        if x.unsorted_indices is not None:
+            last = tuple(s.index_select(0, x.unsorted_indices) for s in last)
+        return x._replace(data=data), _bare(last)
+
+    def extra_repr(self) -> str:
+        return "batch_first=True" if self.batch_first else ""
+
+
+def _bare(states: tuple[Tensor, ...]) -> Tensor | tuple[Tensor, ...]:
+    return states[0] if len(states) == 1 else states
