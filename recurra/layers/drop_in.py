@@ -1,7 +1,8 @@
 """RNN, LSTM and GRU as in torch.nn, with `lengths`; in their place a program computes the same, faster.
 
-They derive from torch.nn's classes. Arguments, parameters, initial values, state_dict, repr, copying, moving and warnings
-are thus torch.nn's own, `isinstance(layer, torch.nn.LSTM)` holds, and only `forward` is written here. A call whose arguments do not fit is handed to torch.nn's forward, so that it fails with torch.nn's own words.
+They derive from torch.nn's classes. Arguments, parameters, initial values, state_dict, repr, copying, moving and the
+warnings are thus torch.nn's own, `isinstance(layer, torch.nn.LSTM)` holds, and only `forward` is written here. A call
+whose arguments do not fit is handed to torch.nn's forward, so that it fails with torch.nn's own words.
 """
 
 from functools import lru_cache
@@ -55,7 +56,7 @@ class DropIn(Layer, torch.nn.RNNBase):
     """What RNN, LSTM and GRU share."""
 
     def forward(self, input: Sequences, hx: Any = None, lengths: Lengths = None, reverse: bool = False) -> Any:
-        """As torch.nn's forward; lengths and reverse as in `recurra.Recurrent`. T = 0, refused by torch.nn, needs lengths."""
+        """As torch.nn's forward; lengths and reverse as in `Recurrent`. T = 0, refused by torch.nn, needs lengths."""
         if isinstance(input, PackedSequence):
             return self._packed(input, hx, lengths, reverse)
         if not self._fits(input, hx) or (lengths is None and not input.numel()):

@@ -28,17 +28,16 @@ class Layer(torch.nn.Module):
 
 def common_layout(owner: str, layers: Iterable[object]) -> bool:
     """The batch_first that all `layers` share. Raises InputError when they differ, or when one is no Layer."""
-    layers = list(layers)
+    layouts = set()
     for layer in layers:
         if not isinstance(layer, Layer):
             name = type(layer).__name__
-            remedy = (
-                f"Use recurra.{name}" if isinstance(layer, torch.nn.RNNBase) else "Wrap a cell in recurra.Recurrent"
-            )
+            remedy = f"Use recurra.{name}" if isinstance(layer, torch.nn.RNNBase) else "Put a cell into Recurrent"
             raise InputError(f"{owner} composes Recurra's layers, and {name} is none. {remedy}.")
-    if len({layer.batch_first for layer in layers}) > 1:
+        layouts.add(layer.batch_first)
+    if len(layouts) > 1:
         raise InputError(f"{owner} got layers with batch_first=True and with batch_first=False. Make them all alike.")
-    return bool(layers[0].batch_first)
+    return layouts.pop()
 
 
 def map_rows(function: Callable[..., Tensor], *sequences: Sequences) -> Any:

@@ -62,9 +62,7 @@ class Recurrent(Layer):
     def _packed(self, x: PackedSequence, state: Any, lengths: Any, reverse: bool) -> tuple[PackedSequence, Any]:
         cell, name = self.cell, type(self.cell).__name__
         if lengths is not None:
-            raise InputError(
-                "x is a PackedSequence and lengths are given too. A PackedSequence has its own: leave them out."
-            )
+            raise InputError("x is a PackedSequence and lengths are given too. It has its own: leave them out.")
         check_input(name, x.data, cell.input_size, "rows")
         states: States = None
         if state is not None:
