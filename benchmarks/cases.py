@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -62,6 +62,11 @@ class Race:
     contestants: Sequence[Contestant]
     checks: Sequence[Check]
     multiply_adds: float = 0.0
+
+    def only(self, names: set[str]) -> "Race":
+        """The same among the contestants of these names."""
+        contestants = [each for each in self.contestants if each.name in names]
+        return replace(self, contestants=contestants, checks=[each for each in self.checks if each.who in names])
 
     def run(self, effort: Effort) -> tuple[Measured, float]:
         worst = self.check()
@@ -262,10 +267,16 @@ def own(cell: str, shape: Shape) -> Race:
 class Preparation:
     """Trace, passes and packing of cells never seen before, in a process of its own (benchmarks.prepare)."""
 
+    cell: str
+    shape: Shape
     multiply_adds: float = 0.0
 
-    def run(self, effort: Effort) -> tuple[Measured, float]:
-        command = [sys.executable, "-m", "benchmarks.prepare", str(torch.get_num_threads())]
+    def only(self, names: set[str]) -> "Preparation":  # noqa: ARG002 one process measures all
+        return self
+
+    def run(self, effort: Effort) -> tuple[Measured, float]:  # noqa: ARG002
+        numbers = [str(torch.get_num_threads()), str(self.shape[2])]
+        command = [sys.executable, "-m", "benchmarks.prepare", *numbers]
         first, *later = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
         seconds = {"1 s": 1.0, "first cell": first, "0.1 s": 0.1, "later cells": max(later)}
         return Measured({name: Time(each, each) for name, each in seconds.items()}), 0.0
@@ -296,5 +307,5 @@ CASES: dict[str, Callable[[str, Shape], Race | Preparation]] = {
     "own": own,
     "product": product,
     "pointwise": pointwise,
-    "prepare": lambda cell, shape: Preparation(),
+    "prepare": Preparation,
 }

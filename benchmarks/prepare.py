@@ -13,16 +13,15 @@ import torch
 import recurra
 from benchmarks.cells import COPIES, Peephole
 
-WIDTH = 256
-
 
 def main() -> None:
-    torch.set_num_threads(int(sys.argv[1]))
-    x = torch.randn(1, 1, WIDTH)
-    torch.nn.LSTM(WIDTH, WIDTH)(x)[0].sum().backward()
+    threads, width = map(int, sys.argv[1:])
+    torch.set_num_threads(threads)
+    x = torch.randn(1, 1, width)
+    torch.nn.LSTM(width, width)(x)[0].sum().backward()
     seconds = []
     for cell in (Peephole, *COPIES.values()):
-        layer = recurra.Recurrent(cell(WIDTH, WIDTH))
+        layer = recurra.Recurrent(cell(width, width))
         start = time.perf_counter()
         layer(x)[0].sum().backward()
         seconds.append(time.perf_counter() - start)
