@@ -123,10 +123,12 @@ class PartEncoder:
         self.maybe = set(maybe)
         self.state_index = {s.leaf: i for i, s in enumerate(self.states)}
         self.uses: dict[Value, int] = defaultdict(int)
+        self.pieces: dict[Value, list[_Item]] = {}  # of concatenations
         self.local_widths: list[int] = []
         self.local_of: dict[Value, int] = {}
         self.items: dict[Value, _Item] = {}
         self.order_of_items: list[_Item] = []
+        self.sums: dict[Value, tuple[Value, Value]] = {}  # add(product, other) that only slices read
         self.widths: list[int] = []  # of the phases
         self._count_uses()
         for v in self.values:
@@ -137,7 +139,7 @@ class PartEncoder:
     def root(self, value: Value) -> tuple[Value, int, int]:
         """The value that is stored or computed, the column where this view of it begins, and whether it is broadcast."""
         column = broadcast = 0
-        while value in self.inside and value not in self.items and value.op in ("slice", "broadcast"):
+        while value.op in ("slice", "broadcast") and value not in self.items and value not in self.memory.stored:
             if value.op == "slice":
                 column += int(value.attr[0])
             else:
@@ -165,13 +167,17 @@ class PartEncoder:
 
     def _plan(self, v: Value) -> None:
         if v.op in ("mm", "mmt"):
-            slices = [u for u in self.values if u.op == "slice" and u.args[0] is v]
-            if len(slices) < self.uses[v]:
+            if not self._only_sliced(v) and not self._summed(v):
                 self._gate(v, v, 0)
+        elif v.op == "add" and self._only_sliced(v) and self._sum(v):
+            pass
         elif v.op == "slice":
-            product = v.args[0]
-            if product in self.inside and product.op in ("mm", "mmt") and product not in self.items:
+            whole = v.args[0]
+            product, start = self.sums.get(whole, (whole, None))
+            if product in self.inside and product.op in ("mm", "mmt") and whole not in self.items:
                 self._gate(v, product, int(v.attr[0]))
+                if start is not None:
+                    self.items[v].start = self._slice(start, v)
         elif v.op == "cat":
             self._cat(v)
         elif v.op != "broadcast":
@@ -180,6 +186,34 @@ class PartEncoder:
                 raise Unsupported(f"{v.op} has no native form", v.line)
             if not (v.op == "add" and self._absorb(v)):
                 self._add(_Item(v), self._earliest(v))
+
+    def _only_sliced(self, v: Value) -> bool:
+        return sum(u.op == "slice" and u.args[0] is v for u in self.values) == self.uses[v]
+
+    def _summed(self, product: Value) -> bool:
+        """Whether the product's only use is a sum that only slices read."""
+        users = [u for u in self.values if product in u.args]
+        return len(users) == self.uses[product] == 1 and users[0].op == "add" and self._only_sliced(users[0])
+
+    def _sum(self, v: Value) -> bool:
+        """add(product, other), read by slices only: each slice is a gate whose chain starts from a slice of `other`."""
+        products = [a for a in v.args if a.op in ("mm", "mmt") and a in self.inside and a not in self.items]
+        for product in products[1:]:
+            self._gate(product, product, 0)
+        if not products:
+            return False
+        product = products[0]
+        other = v.args[1] if v.args[0] is product else v.args[0]
+        if product.width == v.width == other.width and not self.root(other)[2] and self._ready(other) <= self._ready(product.args[0]):
+            self.sums[v] = (product, other)
+            return True
+        self._gate(product, product, 0)
+        return False
+
+    def _slice(self, of: Value, like: Value) -> Value:
+        view = Value("slice", (of,), like.attr, like.width, line=like.line)
+        self.inside.add(view)
+        return view
 
     def _add(self, item: _Item, earliest: int) -> None:
         item.phase = self._phase_of_width(item.value.width if not item.value.op.startswith("row") else item.value.args[0].width, earliest)
@@ -199,7 +233,7 @@ class PartEncoder:
         if base in self.items:
             return self.items[base].phase + 1
         if base.op == "cat" and base in self.inside:
-            return max(self._ready(a) for a in base.args)
+            return max(item.phase for item in self.pieces[base]) + 1
         return 0
 
     def _earliest(self, v: Value) -> int:
@@ -244,8 +278,20 @@ class PartEncoder:
         return False
 
     def _cat(self, v: Value) -> None:
-        if v not in self.memory.stored or v not in self.keep or v in self.maybe:
+        if v not in self.keep or v in self.maybe:
             self._local(v)
+        self.pieces[v] = [self._whole(a, a.width) for a in v.args]
+
+    def _whole(self, v: Value, width: int) -> _Item:
+        """The item that computes a value as it is wanted: its own, or a copy of what lies elsewhere or must be spread."""
+        base, column, broadcast = self.root(v)
+        item = self.items.get(base)
+        if item is not None and not column and not broadcast and base.width == width:
+            return item
+        copy = _Item(Value("broadcast", (v,), (width,), width), copied=True)
+        copy.phase = self._phase_of_width(width, self._ready(v))
+        self.order_of_items.append(copy)
+        return copy
 
     def _local(self, v: Value) -> None:
         if v not in self.local_of:
@@ -301,31 +347,19 @@ class PartEncoder:
         return targets
 
     def _place_results(self) -> None:
-        for v in self.values:
-            if v.op == "cat":
-                column = 0
-                for a in v.args:
-                    for place, index, start, _ in self._targets_of_cat(v):
-                        self._send(a, (place, index, start + column, 0), a.width)
-                    column += a.width
+        for v, pieces in self.pieces.items():
+            for place, index, start, _ in self._targets_of_cat(v):
+                for a, item in zip(v.args, pieces, strict=True):
+                    item.targets.append((place, index, start, 0))
+                    start += a.width
         for v in self.keep:
-            array, column = self.memory.stored[v]
-            if v.op != "cat" or v not in self.inside:
-                self._send(v, (Place.ROWS, array, column, 0), v.width)
+            if v not in self.pieces:
+                array, column = self.memory.stored[v]
+                self._whole(v, v.width).targets.append((Place.ROWS, array, column, 0))
         for i, state in enumerate(self.states):
             zero = Value("const", (), (0.0,), 1)
-            self._send(state.next if state.next is not None else zero, (Place.NEXT, i, 0, 0), state.leaf.width)
-
-    def _send(self, v: Value, target: Operand, width: int) -> None:
-        base, column, broadcast = self.root(v)
-        item = self.items.get(base)
-        if item is not None and not column and not broadcast and base.width == width:
-            item.targets.append(target)
-            return
-        copy = _Item(Value("broadcast", (v,), (width,), width), copied=True)
-        copy.targets.append(target)
-        copy.phase = self._phase_of_width(width, self._ready(v))
-        self.order_of_items.append(copy)
+            item = self._whole(state.next if state.next is not None else zero, state.leaf.width)
+            item.targets.append((Place.NEXT, i, 0, 0))
 
     def _place_memory(self) -> None:
         """Values that another phase reads, or a product, or at other columns, are written to memory."""

@@ -43,17 +43,15 @@ def prepare(plan: Plan, backward: Backward | None) -> "NativeExecutor":
 
 
 def _reads(values: Sequence[Value], more: Sequence[Value] = ()) -> dict[Value, None]:
-    """What a part, and whoever wants `more`, reads that the part does not compute; slices and concatenations looked through."""
+    """What a part, and whoever wants `more`, reads that the part does not compute; slices are looked through."""
     inside = set(values)
     found: dict[Value, None] = {}
 
     def visit(v: Value) -> None:
-        if v in inside or not v.is_row:
-            return
-        if v.op in ("slice", "broadcast", "cat"):
-            for a in v.args:
-                visit(a)
-        found[v] = None
+        if v.op in ("slice", "broadcast") and v.is_row:
+            visit(v.args[0])
+        elif v.is_row and v not in inside:
+            found[v] = None
 
     for v in values:
         for a in v.args:
@@ -109,18 +107,48 @@ def _offsets(layout: Layout) -> int:
     return layout.handle.data_ptr()
 
 
+class _Spare:
+    """Large allocations of calls that are over, for the next ones: fresh memory costs a page fault every 4 KiB."""
+
+    LEAST, MOST = 1 << 16, 4  # elements worth keeping; blocks kept
+
+    def __init__(self) -> None:
+        self.blocks: dict[int, Tensor] = {}  # by address; one operation each, so that threads cannot share a block
+
+    def take(self, size: int, dtype: torch.dtype) -> Tensor:
+        if size >= self.LEAST:
+            for address, block in list(self.blocks.items()):
+                if block.dtype is dtype and size <= block.numel() <= 2 * size and self.blocks.pop(address, None) is not None:
+                    return block
+        return torch.empty(size, dtype=dtype)
+
+    def give(self, block: Tensor) -> None:
+        if block.numel() >= self.LEAST:
+            self.blocks[block.data_ptr()] = block
+            for oldest in list(self.blocks)[: -self.MOST]:
+                self.blocks.pop(oldest, None)
+
+
+_spare = _Spare()
+
+
 class _Block:
     """One allocation for several arrays of N rows, each beginning on a cache line."""
 
-    def __init__(self, widths: Sequence[int], rows: int, like: Tensor) -> None:
+    __slots__ = ("memory", "pointers", "rows", "starts", "widths")
+
+    def __init__(self, widths: Sequence[int], rows: int, dtype: torch.dtype) -> None:
         starts, total = [], 0
         for width in widths:
             starts.append(total)
             total += -(-width * rows // 16) * 16
-        self.memory = torch.empty(total, dtype=like.dtype)
+        self.memory = _spare.take(total, dtype)
         self.widths, self.starts, self.rows = widths, starts, rows
-        base, size = self.memory.data_ptr(), self.memory.element_size()
+        base, size = self.memory.data_ptr(), dtype.itemsize
         self.pointers = [base + size * s for s in starts]
+
+    def __del__(self) -> None:
+        _spare.give(self.memory)
 
     def view(self, i: int) -> Tensor:
         return self.memory[self.starts[i] : self.starts[i] + self.rows * self.widths[i]].view(self.rows, self.widths[i])
@@ -191,7 +219,7 @@ class _Forward:
         like = inputs[0]
         output = inputs[self.output_input].clone() if self.output_input is not None else torch.empty(layout.N, self.out_width, dtype=like.dtype)
         last = [torch.empty(layout.B, w, dtype=like.dtype) for w in self.state_widths]
-        block = _Block(self.widths[keep], layout.N, like)
+        block = _Block(self.widths[keep], layout.N, like.dtype)
         arrays = [0] * len(self.program.memory.array_widths)
         for i, x in zip(self.inputs, inputs, strict=True):
             arrays[i] = x.data_ptr()
@@ -248,11 +276,14 @@ class _Backward:
         self.d_output = memory.store(backward.d_output) if backward.d_output is not None else None
         self.d_last = [memory.array(s.width) for s in plan.states.values()]
         self.d_first = [memory.array(s.width) for s in plan.states.values()]
-        rows_wanted = _reads(before, wanted)
-        in_after, in_body, in_before = set(backward.after), set(backward.body), set(before)
-        all_reads = {**rows_wanted, **_reads(backward.body)}
+        in_after, in_body = set(backward.after), set(backward.body)
+        joined = [v for v in before if v.op == "cat" and in_body.issuperset(v.args)]  # written by the loop piece by piece
+        in_body.update(joined)
+        loop, before = [*backward.body, *joined], [v for v in before if v not in in_body]
+        in_before = set(before)
+        all_reads = {**_reads(before, wanted), **_reads(loop)}
         self.made = [v for v in dict.fromkeys([*all_reads, *wanted]) if v not in stored
-                     and (v in in_after or v in in_body or v in in_before or v in backward.d_nexts) and not self._viewed(v, in_after | in_body | in_before)]
+                     and (v in in_after or v in in_body or v in in_before or v in backward.d_nexts) and v.op not in ("slice", "broadcast")]
         self.arrays = [memory.store(v) for v in self.made]
         outputs = set(self.made)
         states = [State(c, d, i, f) for c, d, i, f in zip(backward.d_nexts, backward.d_states, self.d_last, self.d_first, strict=True)]
@@ -263,16 +294,11 @@ class _Backward:
             del stored[s]
         memory.shifted_of.update(shifted)
         in_loop = [v for v in self.made if v in in_body or v in backward.d_nexts]
-        body_code = PartEncoder(memory, backward.body, [v for v in in_loop if v not in in_after], (), True, -forward.order, states).encode()
+        body_code = PartEncoder(memory, loop, [v for v in in_loop if v not in in_after], (), True, -forward.order, states).encode()
         stored.update(previous)
         before_code = PartEncoder(memory, before, [v for v in before if v in outputs and v not in in_body and v not in in_after]).encode() if before else None
         self.program = _Program(memory, [c for c in (after_code, body_code, before_code) if c is not None], plan.statics)
         self.widths = [v.width for v in self.made]
-
-    @staticmethod
-    def _viewed(v: Value, inside: set[Value]) -> bool:
-        """A slice or broadcast is read where its operand lies."""
-        return v.op in ("slice", "broadcast") and v in inside
 
     def run(self, layout: Layout, saved: "_Saved", inputs: Sequence[Tensor], statics: Sequence[Tensor], states: Sequence[Tensor | None], output: Tensor,
             d_output: Tensor | None, d_last: Sequence[Tensor | None], need_statics: Sequence[bool],
@@ -288,7 +314,7 @@ class _Backward:
         d_first = [torch.empty(layout.B, w, dtype=like.dtype) for w in forward.state_widths]
         for i, t in zip((*self.initial, *self.d_last, *self.d_first), (*states, *d_last, *d_first), strict=True):
             arrays[i] = t.data_ptr() if t is not None else 0
-        made = _Block(self.widths, layout.N, like)
+        made = _Block(self.widths, layout.N, like.dtype)
         separate = {v: torch.empty(layout.N, v.width, dtype=like.dtype) for v in self.d_inputs if v is not None}
         for i, v, p in zip(self.arrays, self.made, made.pointers, strict=True):
             arrays[i] = separate[v].data_ptr() if v in separate else p

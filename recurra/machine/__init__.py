@@ -1,0 +1,1 @@
+"""Who runs a plan: the native machine, and PyTorch."""
