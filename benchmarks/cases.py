@@ -204,7 +204,7 @@ def stream(cell: str, shape: Shape) -> Race:
         def run() -> Tensor:
             session.reset()
             for x in xs:
-                y = session.step(x)
+                y: Tensor = session.step(x)
             return y
 
         return run

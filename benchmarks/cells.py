@@ -74,7 +74,7 @@ class Peephole(recurra.Cell):
 GATES = {"lstm": 4, "gru": 3, "elman": 1, "peephole": 4}
 TORCH: dict[str, Callable[[int, int], nn.RNNBase]] = {"lstm": nn.LSTM, "gru": nn.GRU, "elman": nn.RNN}
 OURS: dict[str, Callable[[int, int], nn.Module]] = {"lstm": recurra.LSTM, "gru": recurra.GRU, "elman": recurra.RNN}
-COPIES: dict[str, type[recurra.Cell]] = {"lstm": Memory, "gru": Blend, "elman": Plain}
+COPIES: dict[str, Callable[[int, int], recurra.Cell]] = {"lstm": Memory, "gru": Blend, "elman": Plain}
 
 
 def weights(layer: nn.Module) -> dict[str, nn.Parameter]:

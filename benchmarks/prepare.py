@@ -7,6 +7,7 @@ up by a layer of its own before. One step of one row: what is left is trace, pas
 import json
 import sys
 import time
+from collections.abc import Callable
 
 import torch
 
@@ -20,7 +21,8 @@ def main() -> None:
     x = torch.randn(1, 1, width)
     torch.nn.LSTM(width, width)(x)[0].sum().backward()
     seconds = []
-    for cell in (Peephole, *COPIES.values()):
+    new: list[Callable[[int, int], recurra.Cell]] = [Peephole, *COPIES.values()]
+    for cell in new:
         layer = recurra.Recurrent(cell(width, width))
         start = time.perf_counter()
         layer(x)[0].sum().backward()
