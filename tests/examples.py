@@ -1,0 +1,162 @@
+"""The list of everything: each cell and each layer, made small. Every law test walks it; a class missing here fails a test.
+
+A new cell is one more line in CELLS, and inherits every law.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import recurra
+from recurra import Cell, cells
+
+
+class Peephole(Cell):
+    """A user's cell: the gates look at c (Gers and Schmidhuber 2000). Weights are those of nn.Linear."""
+
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__(input_size, hidden_size)
+        self.wx = nn.Linear(input_size, 4 * hidden_size)
+        self.wh = nn.Linear(hidden_size, 4 * hidden_size, bias=False)
+        self.peep = nn.Parameter(0.3 * torch.randn(3, hidden_size))
+
+    def step(self, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        i, f, g, o = (self.wx(x) + self.wh(h)).chunk(4, -1)
+        i = torch.sigmoid(i + self.peep[0] * c)
+        f = torch.sigmoid(f + self.peep[1] * c)
+        c = f * c + i * torch.tanh(g)
+        h = torch.sigmoid(o + self.peep[2] * c) * torch.tanh(c)
+        return h, c
+
+
+class Concatenated(Cell):
+    """A user's cell in the commonest idiom, W [x, h], with a layer norm and states of unequal widths."""
+
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__(input_size, hidden_size, m=hidden_size + 2)
+        self.w = nn.Linear(input_size + hidden_size, hidden_size + 2)
+        self.norm = nn.LayerNorm(hidden_size + 2)
+        self.back = nn.Linear(hidden_size + 2, hidden_size)
+
+    def step(self, x: Tensor, h: Tensor, m: Tensor) -> tuple[Tensor, Tensor]:
+        m = 0.5 * m + torch.tanh(self.norm(self.w(torch.cat([x, h], -1))))
+        return self.back(m), m
+
+
+class Learned(Cell):
+    """A user's cell whose first state is learned, and whose output is no state and reads h_{t-1}."""
+
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__(input_size, hidden_size)
+        self.w = nn.Parameter(0.3 * torch.randn(hidden_size, input_size))
+        self.u = nn.Parameter(0.3 * torch.randn(hidden_size, hidden_size))
+        self.h0 = nn.Parameter(torch.randn(hidden_size))
+
+    def initial(self, batch: int) -> Tensor:
+        return self.h0.expand(batch, -1)
+
+    def step(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        new = torch.tanh(F.linear(x, self.w) + h @ self.u.t())
+        return torch.cat([new, h * x.mean(-1, keepdim=True)], -1), new
+
+
+class Leaky(Cell):
+    """A user's cell without matrices on the state: a leaky integrator for each unit."""
+
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__(input_size, hidden_size)
+        self.w = nn.Linear(input_size, hidden_size)
+        self.rate = nn.Parameter(torch.randn(hidden_size))
+
+    def step(self, x: Tensor, h: Tensor) -> Tensor:
+        return torch.lerp(h, self.w(x), torch.sigmoid(self.rate))
+
+
+@dataclass(frozen=True)
+class CellExample:
+    """One cell: make(D, H) gives it with input width D and hidden width H."""
+
+    name: str
+    make: Callable[[int, int], Cell]
+    torch_cell: type[nn.RNNCellBase] | None = None  # torch.nn's cell of the same parameters and equation
+    torch_layer: Callable[[int, int], nn.RNNBase] | None = None
+
+    def __str__(self) -> str:
+        return self.name
+
+
+CELLS = [
+    CellExample("Elman", cells.Elman, nn.RNNCell, nn.RNN),
+    CellExample(
+        "Elman relu",
+        lambda D, H: cells.Elman(D, H, nonlinearity="relu"),
+        torch_layer=lambda D, H: nn.RNN(D, H, nonlinearity="relu"),
+    ),
+    CellExample("Elman without bias", lambda D, H: cells.Elman(D, H, bias=False)),
+    CellExample("ElmanOutput", lambda D, H: cells.ElmanOutput(D, H, H + 1)),
+    CellExample("Jordan", lambda D, H: cells.Jordan(D, H, H + 1)),
+    CellExample("LSTM", cells.LSTM, nn.LSTMCell, nn.LSTM),
+    CellExample("LSTM without bias", lambda D, H: cells.LSTM(D, H, bias=False)),
+    CellExample(
+        "LSTMProjected",
+        lambda D, H: cells.LSTMProjected(D, H + 1, H),
+        torch_layer=lambda D, H: nn.LSTM(D, H + 1, proj_size=H),
+    ),
+    CellExample("GRU", cells.GRU, nn.GRUCell, nn.GRU),
+    CellExample("GRU without bias", lambda D, H: cells.GRU(D, H, bias=False)),
+    CellExample("GRUResetBefore", cells.GRUResetBefore),
+    CellExample("GRUResetBefore without bias", lambda D, H: cells.GRUResetBefore(D, H, bias=False)),
+    CellExample("user's Peephole", Peephole),
+    CellExample("user's Concatenated", Concatenated),
+    CellExample("user's Learned", Learned),
+    CellExample("user's Leaky", Leaky),
+]
+
+
+@dataclass(frozen=True)
+class LayerExample:
+    """One layer: make(D, batch_first) gives it with input width D."""
+
+    name: str
+    make: Callable[[int, bool], nn.Module]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def _recurrent(D: int, H: int, batch_first: bool) -> recurra.Recurrent:
+    return recurra.Recurrent(cells.GRU(D, H), batch_first=batch_first)
+
+
+LAYERS = [
+    LayerExample("Recurrent", lambda D, b: recurra.Recurrent(Peephole(D, 4), batch_first=b)),
+    LayerExample("Recurrent output no state", lambda D, b: recurra.Recurrent(Learned(D, 3), batch_first=b)),
+    LayerExample("Stack", lambda D, b: recurra.Stack([_recurrent(D, 3, b), recurra.LSTM(3, 4, batch_first=b)])),
+    LayerExample("Bidirectional", lambda D, b: recurra.Bidirectional(_recurrent(D, 3, b))),
+    LayerExample(
+        "Bidirectional of two",
+        lambda D, b: recurra.Bidirectional(_recurrent(D, 3, b), recurra.LSTM(D, 2, batch_first=b)),
+    ),
+    LayerExample("Residual", lambda D, b: recurra.Residual(recurra.Recurrent(cells.LSTM(D, D), batch_first=b))),
+    LayerExample(
+        "all together",
+        lambda D, b: recurra.Stack(
+            [
+                recurra.Bidirectional(recurra.Stack([_recurrent(D, 3, b), recurra.Residual(_recurrent(3, 3, b))])),
+                recurra.Residual(recurra.GRU(6, 6, batch_first=b)),
+            ]
+        ),
+    ),
+    LayerExample("RNN", lambda D, b: recurra.RNN(D, 4, nonlinearity="relu", batch_first=b)),
+    LayerExample("RNN deep", lambda D, b: recurra.RNN(D, 4, 3, bidirectional=True, batch_first=b)),
+    LayerExample("LSTM", lambda D, b: recurra.LSTM(D, 4, batch_first=b)),
+    LayerExample("LSTM deep", lambda D, b: recurra.LSTM(D, 4, 2, bidirectional=True, batch_first=b)),
+    LayerExample(
+        "LSTM projected", lambda D, b: recurra.LSTM(D, 4, 2, bidirectional=True, proj_size=3, batch_first=b, bias=False)
+    ),
+    LayerExample("GRU", lambda D, b: recurra.GRU(D, 4, batch_first=b)),
+    LayerExample("GRU deep", lambda D, b: recurra.GRU(D, 4, 2, bidirectional=True, batch_first=b)),
+]
