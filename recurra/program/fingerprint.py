@@ -1,0 +1,92 @@
+"""Everything a step may depend on apart from its arguments and weights: the Python attributes of a cell, as they were."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules import module as _module
+
+_PLAIN = (type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.device, torch.Size, type)
+_SYSTEM = frozenset(nn.Module().__dict__) - {"training"}
+_GLOBAL_HOOKS = (
+    _module._global_forward_hooks,
+    _module._global_forward_pre_hooks,
+    _module._global_backward_hooks,
+    _module._global_backward_pre_hooks,
+)
+
+
+def frozen(value: Any, depth: int = 8) -> Any:
+    """A copy to compare with later: containers and objects by what they hold, tensors and modules by identity."""
+    if isinstance(value, _PLAIN):
+        return type(value), value
+    if isinstance(value, Tensor):
+        return "tensor", id(value), value._version
+    if depth == 0 or isinstance(value, nn.Module):
+        return "same", id(value)
+    if isinstance(value, (list, tuple)):
+        return type(value), tuple(frozen(v, depth - 1) for v in value)
+    if isinstance(value, Mapping):
+        return type(value), tuple((frozen(k, depth - 1), frozen(v, depth - 1)) for k, v in value.items())
+    if isinstance(value, (set, frozenset)):
+        return type(value), frozenset(frozen(v, depth - 1) for v in value)
+    inside = getattr(value, "__dict__", None)
+    if inside is None or callable(value):
+        return "same", id(value)
+    return "object", id(value), frozen(dict(inside), depth - 1)
+
+
+class Fingerprint:
+    """The attributes of a cell and its submodules at one moment. `holds()` says whether they are still the same.
+
+    Attributes are compared by identity first, so that the check of a cell without submodules costs a microsecond; what can
+    change inside (lists, dicts, objects) is compared by content.
+    """
+
+    __slots__ = ("_attributes", "_children", "_contents", "_flat", "_hooks", "_tensors")
+
+    def __init__(self, cell: nn.Module) -> None:
+        modules = list(cell.modules())
+        self._attributes = [(m.__dict__, tuple(m.__dict__.values())) for m in modules]
+        # parameters, buffers and submodules may be added, removed or replaced; parameters and buffers may become None
+        members = [d for m in modules for d in (m._parameters, m._buffers)]
+        self._tensors = [(d, tuple(d), [v is None for v in d.values()]) for d in members]
+        self._children = [(m._modules, dict(m._modules)) for m in modules]
+        changing = [v for m in modules for k, v in m.__dict__.items() if k not in _SYSTEM and not isinstance(v, _PLAIN)]
+        self._flat = [(v, v.copy()) for v in changing if _is_flat(v)]
+        self._contents = [(v, frozen(v)) for v in changing if not _is_flat(v)]
+        # hooks of the cell itself do not run: the step is called, not the cell
+        self._hooks = [
+            h
+            for m in modules[1:]
+            for h in (m._forward_hooks, m._forward_pre_hooks, m._backward_hooks, m._backward_pre_hooks)
+        ]
+        self._hooks += _GLOBAL_HOOKS if len(modules) > 1 else ()
+
+    def holds(self) -> bool:
+        """Whether no attribute has changed."""
+        try:
+            for attributes, values in self._attributes:
+                if tuple(attributes.values()) != values:
+                    return False
+        except (RuntimeError, TypeError, ValueError):  # what cannot be compared is another object
+            return False
+        for value, copy in self._flat:
+            if value != copy:
+                return False
+        for value, copy in self._contents:
+            if frozen(value) != copy:
+                return False
+        for members, names, missing in self._tensors:
+            if tuple(members) != names or [v is None for v in members.values()] != missing:
+                return False
+        return all(children == copy for children, copy in self._children)  # modules are equal when they are the same
+
+    def hooked(self) -> bool:
+        """Whether a submodule has hooks, which may do anything."""
+        return any(self._hooks)
+
+
+def _is_flat(value: Any) -> bool:
+    return type(value) in (dict, list) and all(isinstance(v, _PLAIN) for v in (value.values() if type(value) is dict else value))
