@@ -1,0 +1,143 @@
+"""The commands and their help. Each does one Python call and shows what it gave."""
+
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as installed_version
+from typing import Annotated, Any, Literal
+
+from cyclopts import App, Parameter
+
+from recurra.cli.flags import Json, given, with_settings
+
+
+def version() -> str:
+    """The installed release; a checkout that is not installed has none."""
+    try:
+        return installed_version("recurra")
+    except PackageNotFoundError:
+        return "not installed"
+
+
+app = App(
+    name="recurra",
+    help="Recurrent networks: train them on your data, measure them, let them write.",
+    help_format="plaintext",
+    result_action="return_value",
+    exit_on_error=False,
+    print_error=False,
+    version=version,
+)
+
+Model = Annotated[str, Parameter(help="A run folder or a model folder.")]
+
+
+@app.command
+@with_settings
+def train(
+    data: Annotated[str, Parameter(help="A UTF-8 text file, or the word demo.")],
+    /,
+    *,
+    task: Annotated[Literal["language"], Parameter(help="What is learned from the data.")] = "language",
+    out: Annotated[str | None, Parameter(help="The run folder to make. [a new folder under runs/]")] = None,
+    json: Json = False,
+    **settings: Any,
+) -> None:
+    """Train a model on a file and keep everything about the run in one folder."""
+    import recurra
+    from recurra.cli.progress import watch
+
+    with watch(json) as observer:
+        run = recurra.train(data, task=task, out=out, observer=observer, **given(settings))
+    if not json:
+        print(run.path)
+
+
+@app.command
+def resume(
+    model: Model,
+    /,
+    *,
+    time_limit: Annotated[float | None, Parameter(help="Seconds after which this command stops.")] = None,
+    steps: Annotated[int | None, Parameter(help="A new end; a cosine schedule then ends there.")] = None,
+    patience: Annotated[int | None, Parameter(help="Validations without a better result before it stops.")] = None,
+    json: Json = False,
+) -> None:
+    """Go on with a run that was stopped or killed; the result is the same as if it had not been."""
+    import recurra
+    from recurra.cli.progress import watch
+
+    with watch(json) as observer:
+        changes = given({"time_limit": time_limit, "steps": steps, "patience": patience})
+        run = recurra.resume(model, observer=observer, **changes)
+    if not json:
+        print(run.path)
+
+
+@app.command(name="eval")
+def evaluate(
+    model: Model,
+    data: Annotated[str, Parameter(help="A UTF-8 text file, or the word demo.")],
+    /,
+    *,
+    json: Json = False,
+) -> None:
+    """Measure a model on a file, beside the models it has to beat."""
+    import recurra
+    from recurra.cli.output import show
+
+    result = recurra.load(model).evaluate(data)
+    show(result, json, bits_per_character=result.bits_per_character, verdict=result.verdict)
+
+
+@app.command
+def generate(
+    model: Model,
+    /,
+    *,
+    prompt: Annotated[str, Parameter(help="The text to go on from.")] = "",
+    length: Annotated[int, Parameter(help="Characters to write.")] = 500,
+    temperature: Annotated[float, Parameter(help="0 takes the likeliest, 1 draws as the model predicts.")] = 0.8,
+    top_k: Annotated[int | None, Parameter(help="Draw from the k likeliest characters only.")] = None,
+    top_p: Annotated[float | None, Parameter(help="Draw from the likeliest that hold this probability.")] = None,
+    seed: Annotated[int | None, Parameter(help="The same seed writes the same text.")] = None,
+    json: Json = False,
+) -> None:
+    """Let a model write; the text streams out as it is made."""
+    import recurra
+    from recurra.cli.output import show, write
+
+    writer: Any = recurra.load(model)
+    pieces = writer.stream(prompt, length, temperature, top_k, top_p, seed)
+    if json:
+        show({"prompt": prompt, "text": "".join(pieces)}, json)
+    else:
+        write(prompt, pieces)
+
+
+@app.command
+def cells(
+    name: Annotated[str | None, Parameter(help="One cell; without it, all are listed.")] = None,
+    /,
+    *,
+    input_size: Annotated[int, Parameter(help="Width of the input the program is made for.")] = 64,
+    hidden_size: Annotated[int, Parameter(help="Width of the states the program is made for.")] = 128,
+    json: Json = False,
+) -> None:
+    """Show a cell: its equation, and its program before, in and after the loop over time."""
+    from recurra.cli import catalogue
+
+    if name is None:
+        catalogue.show_all(json)
+    else:
+        catalogue.show_one(name, input_size, hidden_size, json)
+
+
+@app.command
+def demo(
+    *,
+    out: Annotated[str | None, Parameter(help="The run folder to make. [a new folder under runs/]")] = None,
+    seconds: Annotated[float, Parameter(help="How long to train.")] = 60,
+) -> None:
+    """Train on the Python language reference for about a minute, let the model write, and draw its loss."""
+    from recurra.cli.demo import demonstrate
+
+    demonstrate(out, seconds)

@@ -1,0 +1,42 @@
+"""`recurra demo`: everything once, from text to a model that writes, in about a minute."""
+
+from typing import TYPE_CHECKING
+
+from recurra.cli.chart import chart
+from recurra.cli.output import write
+from recurra.cli.progress import watch
+
+if TYPE_CHECKING:
+    from recurra.training.run import Run
+
+PROMPT = "The "
+LENGTH = 400
+
+
+def demonstrate(out: str | None, seconds: float) -> None:
+    """Trains on the demonstration text, lets the model write, and says what was reached and where it is."""
+    import recurra
+
+    print("Training a character model on Python's own language reference, which every Python carries.\n", flush=True)
+    with watch(as_json=False) as observer:
+        run = recurra.train("demo", out=out, observer=observer, time_limit=seconds)
+    print(f"\nWhat the model writes after {PROMPT!r}:\n")
+    write(PROMPT, run.model.stream(PROMPT, LENGTH, temperature=0.7, seed=1))
+    print(f"\n{ending(run)}")
+
+
+def ending(run: "Run") -> str:
+    """The loss in the terminal and as a picture, who is ahead, and what to do next."""
+    rows = run.history
+    picture = run.plot or "none was drawn (pip install 'recurra[plot]')"
+    return f"""Bits per character by step:
+{chart([row.step for row in rows], [row.bits_per_character for row in rows])}
+
+{run.verdict}
+
+The same as a picture: {picture}
+Everything about the run: {run.path}
+
+  recurra generate {run.path} --prompt "{PROMPT}" --length 1000
+  recurra eval {run.path} demo
+  recurra train YOUR_TEXT.txt"""

@@ -1,0 +1,42 @@
+"""Flags from the record of settings: one flag a setting, with its type, default and help."""
+
+import inspect
+from collections.abc import Callable
+from typing import Annotated, Any, TypeVar
+
+from cyclopts import Group, Parameter
+
+from recurra.training.settings import describe
+
+Command = TypeVar("Command", bound=Callable[..., None])
+
+SETTINGS = Group("Settings", sort_key=9)
+Json = Annotated[bool, Parameter(negative=(), show_default=False, help="Print JSON instead of text.")]
+
+
+def with_settings(command: Command) -> Command:
+    """The command with its `**settings` spelled out. What the person leaves out is left out of the call."""
+    signature = inspect.signature(command)
+    own = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+    command.__signature__ = signature.replace(parameters=[*own, *_flags()])  # type: ignore[attr-defined]
+    return command
+
+
+def given(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings that the person gave, or whose default is the record's own."""
+    return {name: value for name, value in settings.items() if value is not None}
+
+
+def _flags() -> list[inspect.Parameter]:
+    return [
+        inspect.Parameter(
+            row.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=row.default,
+            annotation=Annotated[
+                row.kind if row.default is not None else row.kind | None,
+                Parameter(help=row.help, group=SETTINGS, show_default=row.default is not None),
+            ],
+        )
+        for row in describe()
+    ]

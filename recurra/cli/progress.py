@@ -1,0 +1,114 @@
+"""How a run is watched: a bar with numbers and samples in a terminal, plain lines elsewhere, JSON lines on request."""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn
+
+from recurra.training.observer import Observer, PlainProgress, Step
+
+if TYPE_CHECKING:
+    from recurra.training.metrics import Row
+    from recurra.training.run import Run
+
+
+@contextmanager
+def watch(as_json: bool) -> Iterator[Observer]:
+    """The observer that fits where the output goes. Progress goes to standard error, JSON to standard output."""
+    if as_json:
+        yield JsonLines()
+    elif not sys.stderr.isatty():
+        yield PlainProgress()
+    else:
+        with Bar() as bar:
+            yield bar
+
+
+class Bar(Observer):
+    """A progress bar; validations and samples scroll by above it."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self._console = console or Console(stderr=True, highlight=False)
+        self._progress = Progress(BarColumn(None), TextColumn("{task.description}"), console=self._console, expand=True)
+        self._task = self._progress.add_task("getting ready", total=None)
+
+    def __enter__(self) -> "Bar":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def on_start(self, run: "Run") -> None:
+        self._print(f"[bold]{escape(described(run))}[/bold]")
+        self._progress.update(self._task, total=run.steps, completed=run.step)
+
+    def on_step(self, run: "Run", step: Step) -> None:
+        self._progress.update(self._task, completed=step.step, description=figures(step))
+
+    def on_validate(self, run: "Run", row: "Row") -> None:
+        if row.validation is None:
+            return
+        best = ", the best so far" if run.best is not None and run.best.step == row.step else ""
+        self._print(f"step {row.step}: {row.validation:.3f} bits per character on text it has not seen{best}")
+
+    def on_sample(self, run: "Run", text: str) -> None:
+        self._print(f"[dim]{escape(text.strip())}[/dim]\n")
+
+    def on_end(self, run: "Run") -> None:
+        self._progress.stop()
+        self._print(escape(run.summary))
+
+    def _print(self, text: str) -> None:
+        self._console.print(text, highlight=False)
+
+
+class JsonLines(Observer):
+    """One JSON object a line on standard output, each with its `event`."""
+
+    def on_start(self, run: "Run") -> None:
+        self._write("start", path=str(run.path), step=run.step, steps=run.steps, baselines=run.baselines)
+
+    def on_validate(self, run: "Run", row: "Row") -> None:
+        self._write("validate", **asdict(row))
+
+    def on_sample(self, run: "Run", text: str) -> None:
+        self._write("sample", step=run.step, text=text)
+
+    def on_end(self, run: "Run") -> None:
+        self._write(
+            "end",
+            path=str(run.path),
+            step=run.step,
+            steps=run.steps,
+            stopped=run.stopped,
+            best=None if run.best is None else asdict(run.best),
+            baselines=run.baselines,
+            verdict=run.verdict,
+            plot=None if run.plot is None else str(run.plot),
+        )
+
+    def _write(self, event: str, **fields: Any) -> None:
+        print(json.dumps({"event": event, **fields}, ensure_ascii=False), flush=True)
+
+
+def described(run: "Run") -> str:
+    """What is about to be trained, in one line."""
+    sizes = run.model.sizes
+    layers = f"{sizes.layers} {sizes.cell.upper()} layer{'s' if sizes.layers > 1 else ''} of {sizes.hidden} units"
+    return f"{layers}, {run.model.parameters:,} parameters, {run.steps:,} steps. Run folder: {run.path}"
+
+
+def figures(step: Step) -> str:
+    """The numbers beside the bar."""
+    minutes, seconds = divmod(round(step.seconds_left), 60)
+    return (
+        f"loss {step.loss:.3f}  {step.bits_per_character:.3f} bits/char  "
+        f"{step.characters_per_second:,.0f} chars/s  {minutes}:{seconds:02} left"
+    )

@@ -1,0 +1,260 @@
+"""The command line: quick to help, one line when something is wrong, the same results as the Python calls."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import recurra as package
+from recurra import cli
+from recurra.cli import FAILED, INTERRUPTED, WRONG_INPUT, app, run
+from recurra.cli.chart import chart
+from recurra.cli.output import write
+from recurra.training.settings import describe
+
+ROOT = Path(__file__).parent.parent
+COMMANDS = ["train", "resume", "eval", "generate", "cells", "demo"]
+HELP_SECONDS = 0.3
+Trained = tuple[Path, Path, list[dict[str, Any]]]
+
+
+def recurra(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own."""
+    command = [sys.executable, "-m", "recurra", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120, **options)  # type: ignore[call-overload]
+
+
+def test_help_is_quick_and_loads_no_torch() -> None:
+    code = """
+import sys
+from recurra.cli import main
+try: main(sys.argv[1:])
+finally: print(sorted({"torch", "numpy", "safetensors", "matplotlib"} & set(sys.modules)), file=sys.stderr)
+"""
+    best = float("inf")
+    for arguments in (["--help"], ["--help"], *[[command, "--help"] for command in COMMANDS]):
+        start = time.perf_counter()
+        done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, cwd=ROOT)
+        best = min(best, time.perf_counter() - start)
+        assert (done.returncode, done.stderr.strip()) == (0, "[]")
+        assert done.stdout.startswith("Usage: recurra")
+    assert best < HELP_SECONDS  # the best of several: others may be using the machine
+
+
+def test_every_setting_is_a_flag_with_its_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["train", "--help"]) == 0
+    text = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    for row in describe():
+        assert f"--{row.name.replace('_', '-')} " in text
+        assert row.help.split(".")[0] in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train"], 'parameter DATA requires an argument'),
+        (["train", "x.txt", "--hiden", "3"], "Unknown option: --hiden. Did you mean --hidden?"),
+        (["train", "x.txt", "--hidden", "many"], 'unable to convert "many" into int'),
+        (["train", "missing.txt"], "missing.txt does not exist"),
+        (["train", "missing.txt", "--dropout", "2"], "dropout=2.0 cannot be used"),
+        (["train", "missing.txt", "--task", "cooking"], "cooking"),
+        (["generate", "no-such-run"], "no-such-run does not exist"),
+        (["eval", "no-such-run", "demo"], "no-such-run does not exist"),
+        (["resume", "no-such-run"], "no-such-run"),
+        (["cells", "LSTN"], "There is no cell LSTN; did you mean LSTM?"),
+        (["no-such-command"], "no-such-command"),
+    ],
+)
+def test_wrong_input_is_one_line_and_exit_code_2(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(arguments) == WRONG_INPUT
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert message in err
+    assert err.startswith("recurra: ") and err.count("\n") == 1
+
+
+def test_another_failure_is_one_line_and_exit_code_1(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object) -> None:
+        raise MemoryError("no room\nat all")
+
+    monkeypatch.setattr(cli, "app", fail)
+    assert run(["cells"]) == FAILED
+    assert capsys.readouterr().err == "recurra: MemoryError: no room at all (RECURRA_TRACEBACK=1 shows where)\n"
+
+
+def test_interrupt_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "app", interrupt)
+    assert run(["cells"]) == INTERRUPTED
+    assert capsys.readouterr().err == "recurra: stopped\n"
+
+
+def test_a_closed_pipe_is_no_error() -> None:
+    done = subprocess.run(
+        ["bash", "-c", f"'{sys.executable}' -m recurra cells | head -1; echo ${{PIPESTATUS[0]}}"],
+        capture_output=True, text=True, cwd=ROOT, env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )  # fmt: skip
+    assert done.stderr == ""
+    assert done.stdout.splitlines()[-1] == "0"
+
+
+def test_the_commands_are_these() -> None:
+    assert sorted(name for name in app if not name.startswith("-")) == sorted(COMMANDS)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """A text, the run folder of a small model of it, and what `recurra train --json` wrote."""
+    folder = tmp_path_factory.mktemp("cli")
+    text = folder / "verse.txt"
+    text.write_text("the cat sat on the mat; the dog sat on the log.\n" * 60)
+    flags = ["--hidden", "16", "--steps", "20", "--batch", "4", "--window", "16", "--eval-interval", "10"]
+    done = recurra("train", str(text), "--out", str(folder / "run"), "--json", *flags)
+    assert done.returncode == 0, done.stderr
+    return text, folder / "run", [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_train_says_what_happened(trained: Trained) -> None:
+    _, folder, events = trained
+    assert [e["event"] for e in events] == ["start", "validate", "sample", "validate", "sample", "end"]
+    end = events[-1]
+    assert (end["path"], end["step"], end["stopped"]) == (str(folder), 20, "steps")
+    assert end["best"]["bits_per_character"] == min(e["validation"] for e in events if e["event"] == "validate")
+    assert set(end["baselines"]) == {"unigram", "3-gram", "5-gram"}
+    assert (folder / "config.toml").is_file()
+
+
+def test_train_without_json_ends_with_the_folder(
+    trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text, _, _ = trained
+    assert run(["train", str(text), "--out", str(tmp_path / "run"), "--hidden", "8", "--steps", "2"]) == 0
+    out, err = capsys.readouterr()
+    assert out == f"{tmp_path / 'run'}\n"
+    assert "bits per character" in err and "ahead" in err
+
+
+def test_eval_is_the_python_call(
+    trained: Trained, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text, folder, _ = trained
+    result = package.load(folder).evaluate(text)
+    assert run(["eval", str(folder), str(text), "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["loss"] == result.loss and shown["bits_per_character"] == result.bits_per_character
+    assert shown["baselines"] == result.baselines
+    assert run(["eval", str(folder), str(text)]) == 0
+    assert capsys.readouterr().out == f"{result}\n"
+
+
+def test_generate_is_the_python_call(
+    trained: Trained, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, folder, _ = trained
+    model: Any = package.load(folder)
+    expected = model.generate("the cat", 30, 0.9, 5, 0.8, 3)
+    command = ["generate", str(folder), "--prompt", "the cat", "--length", "30", "--temperature", "0.9"]
+    command += ["--top-k", "5", "--top-p", "0.8", "--seed", "3"]
+    assert run(command) == 0
+    assert capsys.readouterr().out == f"the cat{expected}\n"
+    assert run([*command, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"prompt": "the cat", "text": expected}
+
+
+def test_generate_writes_each_character_as_it_is_made(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+    written: list[str] = []
+    monkeypatch.setattr("sys.stdout.write", lambda piece: written.append(piece))
+
+    def pieces() -> Iterator[str]:
+        for character in "abc":
+            yield character
+            seen.append("".join(written))  # what the reader has before the next character is asked for
+
+    write(">", pieces())
+    assert seen == [">a", ">ab", ">abc"]
+
+
+def test_resume_goes_on(
+    trained: Trained, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, folder, _ = trained
+    assert run(["resume", str(folder), "--steps", "24", "--json"]) == 0
+    events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert (events[0]["step"], events[-1]["step"], events[-1]["stopped"]) == (20, 24, "steps")
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(
+    trained: Trained, tmp_path: Path
+) -> None:
+    text, _, _ = trained
+    command = [sys.executable, "-m", "recurra", "train", str(text), "--out", str(tmp_path / "run"), "--json"]
+    command += ["--hidden", "8", "--steps", "1000000", "--eval-interval", "5"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT) as child:
+        assert child.stdout is not None and child.stderr is not None
+        while json.loads(child.stdout.readline())["event"] != "validate":
+            pass
+        child.send_signal(signal.SIGINT)
+        out, err = child.communicate(timeout=60)
+    assert child.returncode == INTERRUPTED
+    assert "Traceback" not in err
+    assert json.loads(out.splitlines()[-1])["stopped"] == "interrupt"
+    assert (tmp_path / "run/last/model.json").is_file()
+
+
+def test_cells_are_listed_and_each_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["cells", "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert sorted(listed) == sorted(package.cells.__all__)
+    for name in listed:
+        assert run(["cells", name, "--input-size", "6", "--hidden-size", "8", "--json"]) == 0
+        facts = json.loads(capsys.readouterr().out)
+        assert facts["equation"].startswith(listed[name])
+        assert facts["operations"]["loop"]["products"] >= 1
+        assert f"program {name}" in facts["program"]
+
+
+def test_the_operations_of_an_lstm_are_those_of_its_equation(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["cells", "LSTM", "--input-size", "6", "--hidden-size", "8", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    before, loop = facts["operations"]["before"], facts["operations"]["loop"]
+    assert before["multiply_adds"] == 4 * 8 * 6 and loop["multiply_adds"] == 4 * 8 * 8
+    assert facts["parameters"]["weight_hh"] == [32, 8]
+    assert facts["saved"] == 4 * 8
+    assert run(["cells", "LSTM"]) == 0
+    shown = capsys.readouterr().out
+    for words in ("c_t = f_t ∘ c_{t-1} + i_t ∘ g_t", "before the loop", "in the loop", "512 x 128", "65,536"):
+        assert words in shown
+
+
+class TestChart:
+    def test_a_falling_line_falls(self) -> None:
+        rows = chart([0, 1], [4.0, 1.0], width=8, height=4).splitlines()
+        first = [next(k for k, c in enumerate(row[3:]) if c != "\u2800") for row in rows[:4]]
+        assert first == sorted(first) and first[0] == 0
+        assert rows[0].startswith("4 ┤") and rows[3].startswith("1 ┤")
+        assert rows[-1].split() == ["0", "1"]
+
+    def test_every_row_is_as_wide(self) -> None:
+        rows = chart(list(range(100)), [1 / (1 + x) for x in range(100)], width=30, height=5).splitlines()
+        assert {len(row) for row in rows[:5]} == {len(rows[0])} and len(rows) == 7
+
+    def test_a_level_line_one_point_and_none(self) -> None:
+        assert "2 ┤" in chart([0, 1], [2.0, 2.0])
+        assert "2 ┤" in chart([0], [2.0])
+        assert chart([], []) == chart([1.0], [float("nan")]) == "(nothing to draw)"
