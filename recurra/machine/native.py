@@ -190,7 +190,7 @@ class _Forward:
         body = PartEncoder(memory, plan.body, dict.fromkeys(of_body), [v for v in kept if v in in_body or v.op == "state"], True, order, states)
         read_later = {*after_reads, *later, *saved}
         free = [s for s in plan.streams if s in scratch and s not in read_later]
-        over = body.overwritten([v for v in kept if v in in_body], free)
+        over = body.overwritten([v for v in saved if v in kept and v in in_body and v not in history], free)
         self.scratch = [(memory.store(v), v) for v in scratch if v not in stored]
         self.over: list[tuple[int, int]] = []  # array for saved columns, the stream's array under it
         alias: dict[Value, int] = {}
