@@ -1,4 +1,4 @@
-"""The list of everything: each cell and each layer, made small. Every law test walks it; a class missing here fails a test.
+"""The list of everything: each cell and each layer, made small. Every law test walks it; a missing class fails a test.
 
 A new cell is one more line in CELLS, and inherits every law.
 """

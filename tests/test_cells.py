@@ -1,0 +1,141 @@
+"""The cells against torch.nn's own, against equations written out once more, and the list of examples against the package."""
+
+import inspect
+import math
+
+import pytest
+import torch
+from examples import CELLS, CellExample
+from torch import Tensor
+
+from recurra import Cell, cells, scan
+
+PUBLIC = [getattr(cells, name) for name in cells.__all__]
+WITH_TORCH_CELL = [e for e in CELLS if e.torch_cell]
+WITH_TORCH_LAYER = [e for e in CELLS if e.torch_layer]
+
+
+def test_every_cell_is_in_the_list_of_examples() -> None:
+    listed = {type(e.make(3, 4)) for e in CELLS}
+    assert [c.__name__ for c in PUBLIC if c not in listed] == []
+    defined = {c for c in vars(cells).values() if inspect.isclass(c) and issubclass(c, Cell) and c is not Cell}
+    assert defined == set(PUBLIC)
+
+
+@pytest.mark.parametrize("cell", PUBLIC)
+def test_every_cell_is_a_page(cell: type[Cell]) -> None:
+    """Equation, source with its year, states, parameters, deviations; and the gate order where there are gates."""
+    page = " ".join((inspect.getdoc(cell) or "").split())
+    assert "_t = " in page and "Deviation" in page and "Parameters:" in page
+    assert any(f" {year}" in page for year in range(1980, 2030))
+    for state in cell.state_names:
+        assert f"{state} (B, " in page or f"{state} and " in page or f" and {state} (B" in page, state
+    assert ("Gate order" in page) == ("σ(W_i" in page or "as in LSTM" in page)
+
+
+@pytest.mark.parametrize("example", WITH_TORCH_CELL, ids=str)
+@pytest.mark.parametrize("bias", [True, False])
+def test_parameters_are_those_of_torch_bit_for_bit(example: CellExample, bias: bool) -> None:
+    assert example.torch_cell is not None
+    torch.manual_seed(5)
+    ours = example.make(3, 4, bias)  # type: ignore[call-arg]
+    torch.manual_seed(5)
+    theirs = example.torch_cell(3, 4, bias)  # type: ignore[call-arg, arg-type]
+    torch.testing.assert_close(dict(ours.named_parameters()), dict(theirs.named_parameters()), rtol=0, atol=0)
+    theirs.load_state_dict(ours.state_dict())
+    ours.load_state_dict(theirs.state_dict())
+
+
+@pytest.mark.parametrize("example", WITH_TORCH_CELL, ids=str)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.float64, 1e-14)])
+def test_a_step_is_that_of_torch(example: CellExample, dtype: torch.dtype, tolerance: float) -> None:
+    assert example.torch_cell is not None
+    ours, theirs = example.make(3, 4).to(dtype), example.torch_cell(3, 4).to(dtype)  # type: ignore[call-arg]
+    theirs.load_state_dict(ours.state_dict())
+    x, states = torch.randn(5, 3, dtype=dtype), [torch.randn(5, n, dtype=dtype) for n in ours.state_sizes.values()]
+    expected = theirs(x, tuple(states) if len(states) > 1 else states[0])
+    torch.testing.assert_close(ours.step(x, *states), expected, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("example", WITH_TORCH_LAYER, ids=str)
+def test_a_sequence_is_that_of_torch(example: CellExample) -> None:
+    assert example.torch_layer is not None
+    ours, theirs = example.make(3, 4).double(), example.torch_layer(3, 4).double()
+    theirs.load_state_dict({f"{name}_l0": p for name, p in ours.state_dict().items()})
+    x = torch.randn(7, 2, 3, dtype=torch.float64)
+    y, last = scan(ours, x)
+    y_torch, last_torch = theirs(x)
+    torch.testing.assert_close(y, y_torch, rtol=1e-13, atol=1e-13)
+    torch.testing.assert_close(last, tuple(s[0] for s in last_torch) if len(last) > 1 else (last_torch[0],))
+
+
+@pytest.mark.parametrize("cell", PUBLIC)
+def test_parameters_are_drawn_from_the_stated_interval(cell: type[Cell]) -> None:
+    torch.manual_seed(3)
+    made = cell(30, 25, *((20,) if "size" in "".join(list(inspect.signature(cell).parameters)[2:3]) else ()))
+    bound = 1 / math.sqrt(25)
+    for name, p in made.named_parameters():
+        assert 0.8 * bound < p.abs().max() <= bound, name
+    first = [p.clone() for p in made.parameters()]
+    made.reset_parameters()  # type: ignore[operator]
+    assert not any(torch.equal(a, b) for a, b in zip(first, made.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("cell", PUBLIC)
+def test_factory_arguments(cell: type[Cell]) -> None:
+    sizes = (3, 4, *((2,) if "size" in "".join(list(inspect.signature(cell).parameters)[2:3]) else ()))
+    assert {p.dtype for p in cell(*sizes, dtype=torch.float64).parameters()} == {torch.float64}
+    assert {str(p.device) for p in cell(*sizes, device="meta").parameters()} == {"meta"}
+    unbiased = cell(*sizes, bias=False)
+    assert not [name for name, _ in unbiased.named_parameters() if "bias" in name]
+
+
+# ---------------------------------------- equations written out once more, one unit at a time, where torch.nn has no oracle
+
+
+def sigmoid(v: float) -> float:
+    return 1 / (1 + math.exp(-v))
+
+
+def affine(w: Tensor, v: list[float], b: Tensor | None) -> list[float]:
+    products = (w.double() @ torch.tensor(v, dtype=torch.float64)).tolist()
+    return [p + (0 if b is None else float(b[k].detach())) for k, p in enumerate(products)]
+
+
+def test_gru_with_the_reset_before_the_product() -> None:
+    cell = cells.GRUResetBefore(3, 2).double()
+    x, h = torch.randn(3, dtype=torch.float64).tolist(), torch.randn(2, dtype=torch.float64).tolist()
+    w_ir, w_iz, w_in = cell.weight_ih.chunk(3)
+    w_hr, w_hz, w_hn = cell.weight_hh.chunk(3)
+    assert cell.bias_ih is not None and cell.bias_hh is not None
+    b_ir, b_iz, b_in = cell.bias_ih.chunk(3)
+    b_hr, b_hz, b_hn = cell.bias_hh.chunk(3)
+    r = [sigmoid(a + b) for a, b in zip(affine(w_ir, x, b_ir), affine(w_hr, h, b_hr), strict=True)]
+    z = [sigmoid(a + b) for a, b in zip(affine(w_iz, x, b_iz), affine(w_hz, h, b_hz), strict=True)]
+    gated = [a * b for a, b in zip(r, h, strict=True)]
+    n = [math.tanh(a + b) for a, b in zip(affine(w_in, x, b_in), affine(w_hn, gated, b_hn), strict=True)]
+    expected = [(1 - z[k]) * n[k] + z[k] * h[k] for k in range(2)]
+    result = cell.step(torch.tensor([x], dtype=torch.float64), torch.tensor([h], dtype=torch.float64))
+    torch.testing.assert_close(result, torch.tensor([expected], dtype=torch.float64))
+
+
+def test_jordan_feeds_its_output_back() -> None:
+    cell = cells.Jordan(3, 4, 2).double()
+    x, y = torch.randn(3, dtype=torch.float64).tolist(), torch.randn(2, dtype=torch.float64).tolist()
+    h = [
+        math.tanh(a + b)
+        for a, b in zip(affine(cell.weight_ih, x, cell.bias_ih), affine(cell.weight_hh, y, cell.bias_hh), strict=True)
+    ]
+    expected = [sigmoid(v) for v in affine(cell.output.weight, h, cell.output.bias)]
+    result = cell.step(torch.tensor([x], dtype=torch.float64), torch.tensor([y], dtype=torch.float64))
+    torch.testing.assert_close(result, torch.tensor([expected], dtype=torch.float64))
+
+
+def test_elman_with_its_output_equation_is_elman_and_a_layer_above() -> None:
+    cell = cells.ElmanOutput(3, 4, 2, nonlinearity="relu").double()
+    inner = cells.Elman(3, 4, nonlinearity="relu").double()
+    inner.load_state_dict({k: v for k, v in cell.state_dict().items() if not k.startswith("output")})
+    x = torch.randn(6, 2, 3, dtype=torch.float64)
+    (y, last), (h, last_inner) = scan(cell, x), scan(inner, x)
+    torch.testing.assert_close(y, torch.sigmoid(h @ cell.output.weight.t() + cell.output.bias))
+    torch.testing.assert_close(last, last_inner)

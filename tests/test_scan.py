@@ -1,0 +1,233 @@
+"""The laws of the plain loop, for every cell. A row's result is a function of its own valid steps, and of nothing else."""
+
+import pytest
+import torch
+from examples import CELLS, CellExample, Leaky
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from recurra import Cell, CellError, InputError, cells, scan
+
+D, H = 3, 4
+over_cells = pytest.mark.parametrize("example", CELLS, ids=str)
+
+
+def made(example: CellExample, seed: int = 0) -> Cell:
+    torch.manual_seed(seed)
+    return example.make(D, H).double()
+
+
+def numbers(*shape: int, seed: int = 1) -> Tensor:
+    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def some_states(cell: Cell, batch: int) -> tuple[Tensor, ...]:
+    return tuple(numbers(batch, n, seed=k) for k, n in enumerate(cell.state_sizes.values(), 7))
+
+
+def close(actual: object, expected: object) -> None:
+    torch.testing.assert_close(actual, expected, rtol=1e-12, atol=1e-12)
+
+
+ragged = st.lists(st.integers(0, 5), min_size=1, max_size=4)
+
+
+@over_cells
+def test_it_is_the_loop(example: CellExample) -> None:
+    cell, x = made(example), numbers(5, 2, D)
+    states, ys = some_states(cell, 2), []
+    y, last = scan(cell, x, states)
+    for t in range(5):
+        result = cell.step(x[t], *states)
+        values = (result,) if isinstance(result, Tensor) else result
+        ys.append(values[0])
+        states = tuple(values[-len(states) :])
+    close(y, torch.stack(ys))
+    close(last, states)
+
+
+@over_cells
+@settings(max_examples=15)
+@given(cut=st.integers(0, 6))
+def test_cutting_a_sequence_changes_nothing(example: CellExample, cut: int) -> None:
+    cell, x = made(example), numbers(6, 2, D)
+    whole, last = scan(cell, x)
+    first, middle = scan(cell, x[:cut])
+    second, end = scan(cell, x[cut:], middle)
+    close(torch.cat([first, second]), whole)
+    close(end, last)
+
+
+@over_cells
+@settings(max_examples=15)
+@given(lengths=ragged, reverse=st.booleans())
+def test_each_row_runs_alone_over_its_valid_steps(example: CellExample, lengths: list[int], reverse: bool) -> None:
+    cell, x = made(example), numbers(5, len(lengths), D)
+    states = some_states(cell, len(lengths))
+    y, last = scan(cell, x, states, torch.tensor(lengths), reverse)
+    for b, n in enumerate(lengths):
+        alone, end = scan(cell, x[:n, b : b + 1], tuple(s[b : b + 1] for s in states), reverse=reverse)
+        close(y[:n, b : b + 1], alone)
+        close(tuple(s[b : b + 1] for s in last), end)
+    assert all(not y[n:, b].any() for b, n in enumerate(lengths))
+
+
+@over_cells
+@settings(max_examples=15)
+@given(lengths=ragged)
+def test_reverse_is_forward_over_each_row_flipped(example: CellExample, lengths: list[int]) -> None:
+    cell, x, n = made(example), numbers(5, len(lengths), D), torch.tensor(lengths)
+    y, last = scan(cell, x, None, n, reverse=True)
+    flipped, end = scan(cell, flip(x, lengths), None, n)
+    close(flip(flipped, lengths), y)
+    close(end, last)
+
+
+def flip(x: Tensor, lengths: list[int]) -> Tensor:
+    rows = [torch.cat([x[:n, b].flip(0), x[n:, b]]) for b, n in enumerate(lengths)]
+    return torch.stack(rows, 1)
+
+
+@over_cells
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("filling", [float("nan"), float("inf"), 1e30])
+def test_padding_changes_no_result_and_no_gradient(example: CellExample, reverse: bool, filling: float) -> None:
+    lengths = torch.tensor([2, 0, 5, 3])
+    padding = (torch.arange(5)[:, None] >= lengths)[..., None]
+    results = []
+    for value in (0.0, filling):
+        cell = made(example)
+        x = numbers(5, 4, D).masked_fill(padding, value).requires_grad_()
+        y, last = scan(cell, x, None, lengths, reverse)
+        (y.square().sum() + sum(s.square().sum() for s in last)).backward()
+        results.append((y, last, x.grad, [p.grad for p in cell.parameters()]))
+        assert x.grad is not None and not x.grad[padding.expand_as(x)].any()
+    torch.testing.assert_close(results[1], results[0], rtol=0, atol=0)
+
+
+@over_cells
+@pytest.mark.parametrize("lengths", [None, torch.tensor([0, 0])])
+def test_no_steps(example: CellExample, lengths: Tensor | None) -> None:
+    cell = made(example)
+    states = some_states(cell, 2)
+    y, last = scan(cell, numbers(0, 2, D), states, lengths)
+    assert y.shape == (0, 2, cell.output_size) and y.dtype == torch.float64
+    close(last, states)
+    y, last = scan(cell, numbers(3, 2, D), states, torch.tensor([0, 0]))
+    assert y.shape == (3, 2, cell.output_size) and not y.any()
+    close(last, states)
+
+
+@over_cells
+def test_no_rows(example: CellExample) -> None:
+    cell = made(example)
+    for lengths in (None, torch.zeros(0, dtype=torch.long)):
+        y, last = scan(cell, numbers(3, 0, D), None, lengths)
+        assert y.shape == (3, 0, cell.output_size)
+        assert [s.shape for s in last] == [(0, n) for n in cell.state_sizes.values()]
+
+
+@over_cells
+@pytest.mark.parametrize("reverse", [False, True])
+def test_derivatives(example: CellExample, reverse: bool) -> None:
+    cell = made(example)
+    names = [name for name, _ in cell.named_parameters()]
+    lengths = torch.tensor([3, 0, 1])
+
+    def run(x: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
+        states, weights = others[: len(cell.state_sizes)], others[len(cell.state_sizes) :]
+        with torch.nn.utils.stateless._reparametrize_module(cell, dict(zip(names, weights, strict=True))):
+            y, last = scan(cell, x, states, lengths, reverse)
+        return (y, *last)
+
+    leaves = [numbers(3, 3, D), *some_states(cell, 3), *(p.detach() for p in cell.parameters())]
+    if "relu" in example.name:
+        leaves = [t + 0.05 for t in leaves]  # away from the corner
+    inputs = [t.clone().requires_grad_() for t in leaves]
+    assert torch.autograd.gradcheck(run, inputs, fast_mode=True)
+    assert torch.autograd.gradgradcheck(run, inputs, fast_mode=True)
+    assert torch.autograd.gradcheck(run, inputs, fast_mode=True, check_forward_ad=True, check_backward_ad=False)
+
+
+@over_cells
+def test_vmap_over_data(example: CellExample) -> None:
+    cell, x, lengths = made(example), numbers(2, 4, 3, D), torch.tensor([4, 0, 2])
+    y, _ = torch.func.vmap(lambda one: scan(cell, one, None, lengths))(x)
+    close(y, torch.stack([scan(cell, one, None, lengths)[0] for one in x]))
+
+
+# ------------------------------------------------------------------------------------------------------------ bad input
+
+X = torch.zeros(5, 3, D)
+
+
+@pytest.mark.parametrize(
+    ("x", "told"),
+    [
+        (
+            torch.zeros(5, 3, 7),
+            "x has the shape (5, 3, 7), but GRU takes (T, B, 3). "
+            "Give x a last axis of 3, or make the cell with input_size=7.",
+        ),
+        (torch.zeros(5, 3), "x has the shape (5, 3), but GRU takes (T, B, 3). Give x a last axis of 3."),
+        (torch.zeros(()), "x has the shape (), but GRU takes (T, B, 3). Give x a last axis of 3."),
+    ],
+)
+def test_inputs_that_do_not_fit(x: Tensor, told: str) -> None:
+    with pytest.raises(InputError) as caught:
+        scan(cells.GRU(D, H), x)
+    assert str(caught.value) == told
+
+
+@pytest.mark.parametrize(
+    ("lengths", "told"),
+    [
+        ([5, 9, 1], "lengths[1] is 9, but x has 5 steps. Pad x to 9 steps, or give lengths of at most 5."),
+        ([5, 6, 9], "lengths[1] is 6, but x has 5 steps. Pad x to 9 steps, or give lengths of at most 5."),
+        ([5, 1, -1], "lengths[2] is -1. A length is at least 0."),
+        ([5, 1], "lengths has the shape (2,), but x holds 3 sequences. Pass one length for each."),
+        ([[5, 1, 2]], "lengths has the shape (1, 3), but x holds 3 sequences. Pass one length for each."),
+        ([5.0, 1, 2], "lengths has the dtype torch.float32, but counts steps. Pass whole numbers: lengths.long()."),
+        ([True] * 3, "lengths has the dtype torch.bool, but counts steps. Pass whole numbers: lengths.long()."),
+    ],
+)
+def test_lengths_that_do_not_fit(lengths: list[int], told: str) -> None:
+    with pytest.raises(InputError) as caught:
+        scan(cells.GRU(D, H), X, lengths=torch.tensor(lengths))
+    assert str(caught.value) == told
+
+
+@pytest.mark.parametrize(
+    ("states", "told"),
+    [
+        (
+            (torch.zeros(3, H),),
+            "the given state of LSTM is 1 value, but its states are h, c: give one tensor for each.",
+        ),
+        (
+            {"h": 1},
+            "the given state of LSTM is a dict, but its states are h, c: give one tensor for each.",
+        ),
+        (
+            (torch.zeros(3, H), torch.zeros(2, H)),
+            "the given state of LSTM has c of shape (2, 4), but a batch of 3 needs (3, 4). "
+            "A state has one row for each sequence of the batch.",
+        ),
+    ],
+)
+def test_states_that_do_not_fit(states: tuple[Tensor, ...], told: str) -> None:
+    with pytest.raises(InputError) as caught:
+        scan(cells.LSTM(D, H), X, states)
+    assert str(caught.value) == told
+
+
+def test_a_step_that_goes_wrong_later_is_told_too() -> None:
+    class Later(Leaky):
+        def step(self, x: Tensor, h: Tensor) -> Tensor:
+            return h if x.sum() == 0 else h[:, :1]
+
+    x = X.clone()
+    x[3] = 1
+    with pytest.raises(CellError, match=r"Later.step received h \(3, 4\) but returned h \(3, 1\)"):
+        scan(Later(D, H), x)
