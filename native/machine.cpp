@@ -267,7 +267,7 @@ template <class T> class Worker {
       T *to = locate(n.to, from, stride), *also = n.also.place == kNone ? nullptr : locate(n.also, from, stride2);
       for (int64_t r = 0; r < rows; r++) {
         T y = reduce_lanes<T>(n.code, sum_memory + (sum * capacity + r) * lanes<T>);
-        to[r * stride] = y;
+        if (to) to[r * stride] = y;
         if (also) also[r * stride2] = y;
       }
       sum++;

@@ -3,6 +3,7 @@
 // instruction set and must not be merged by the linker.
 #pragma once
 #include <cstdint>
+#include <utility>
 
 namespace {
 
@@ -37,7 +38,8 @@ template <class T> constexpr int lanes = kVectorBytes / int(sizeof(T));
 
 #define INLINE static inline __attribute__((always_inline))
 
-template <class T> INLINE Vec<T> splat(T x) { return Vec<T>{} + x; }
+template <class T, int... I> INLINE Vec<T> splat(T x, std::integer_sequence<int, I...>) { return Vec<T>{(void(I), x)...}; }
+template <class T> INLINE Vec<T> splat(T x) { return splat(x, std::make_integer_sequence<int, lanes<T>>{}); }
 template <class T> INLINE Vec<T> load(const T* p) {
   Vec<T> v;
   __builtin_memcpy(&v, p, sizeof v);
