@@ -28,7 +28,7 @@ Trained = tuple[Path, Path, list[dict[str, Any]]]
 def recurra(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
     """The command in a process of its own."""
     command = [sys.executable, "-m", "recurra", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120, **options)  # type: ignore[call-overload]
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120, **options)
 
 
 def test_help_is_quick_and_loads_no_torch() -> None:
