@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from examples import CELLS, CellExample, Learned, Leaky
 from torch import Tensor, nn
 
 import recurra
+from examples import CELLS, CellExample, Leaky, Learned
 from recurra import Cell, CellError, cells, scan
 
 HERE = Path(__file__)
@@ -337,7 +337,7 @@ def test_learned_states_get_gradients() -> None:
     assert cell.h0.grad is not None and cell.h0.grad.abs().min() > 0
 
 
-# ------------------------------------------------------------------------------------------------------ the public names
+# ----------------------------------------------------------------------------------------------------- the public names
 
 
 def test_every_public_name_is_there() -> None:

@@ -1,13 +1,13 @@
-"""The cells against torch.nn's own, against equations written out once more, and the list of examples against the package."""
+"""The cells against torch.nn's own and against equations written out once more; the list of examples is complete."""
 
 import inspect
 import math
 
 import pytest
 import torch
-from examples import CELLS, CellExample
 from torch import Tensor
 
+from examples import CELLS, CellExample
 from recurra import Cell, cells, scan
 
 PUBLIC = [getattr(cells, name) for name in cells.__all__]
@@ -90,7 +90,7 @@ def test_factory_arguments(cell: type[Cell]) -> None:
     assert not [name for name, _ in unbiased.named_parameters() if "bias" in name]
 
 
-# ---------------------------------------- equations written out once more, one unit at a time, where torch.nn has no oracle
+# ----------------------------------- equations written out once more, one unit at a time, where torch.nn has no oracle
 
 
 def sigmoid(v: float) -> float:

@@ -1,12 +1,12 @@
-"""The laws of the plain loop, for every cell. A row's result is a function of its own valid steps, and of nothing else."""
+"""The laws of the plain loop, for every cell: a row is a function of its own valid steps and of nothing else."""
 
 import pytest
 import torch
-from examples import CELLS, CellExample, Leaky
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from examples import CELLS, CellExample, Leaky
 from recurra import Cell, CellError, InputError, cells, scan
 
 D, H = 3, 4
