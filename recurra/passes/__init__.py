@@ -1,11 +1,12 @@
 """From a cell's step to a plan and its backward: one textbook optimisation a file, each verified after it has run.
 
     compile_step(cell, weights=None) -> (Plan, Backward)     the whole way
-    FORWARD, SPLIT                                           the passes in their order
+    plan_of(step), backward_of(plan)          its two halves, after trace.trace(cell, weights)
+    PASSES                                    the passes in their order
 
 RECURRA_SHOW=<pass> (or all) prints the program after that pass.
 """
 
-from recurra.passes.pipeline import FORWARD, compile_step, own_weights, plan_of
+from recurra.passes.pipeline import PASSES, backward_of, compile_step, own_weights, plan_of
 
-__all__ = ["FORWARD", "compile_step", "own_weights", "plan_of"]
+__all__ = ["PASSES", "backward_of", "compile_step", "own_weights", "plan_of"]

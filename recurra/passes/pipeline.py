@@ -20,13 +20,12 @@ from recurra.passes.sink import sink
 from recurra.passes.widen import widen
 from recurra.program.plan import Backward, Plan, Step
 from recurra.program.text import plan_text, step_text
-from recurra.program.trace import trace
+from recurra.program.trace import outside_transforms, trace
 from recurra.program.verify import verify_backward, verify_plan, verify_step
 
 REWRITES: tuple[Callable[[Step], Step], ...] = (distribute, reassociate, merge, widen, narrow)
 SPLIT: tuple[Callable[[Plan], Plan], ...] = (sink, fuse)
-FORWARD = ("trace", *[p.__name__ for p in REWRITES], "hoist", *[p.__name__ for p in SPLIT])
-BACKWARD = ("accumulate", "fuse_backward")
+PASSES = ("trace", *[p.__name__ for p in REWRITES], "hoist", *[p.__name__ for p in SPLIT], "accumulate", "schedule")
 P = TypeVar("P")
 
 
@@ -38,7 +37,8 @@ def compile_step(cell: Cell, weights: Mapping[str, Tensor] | None = None) -> tup
     named = own_weights(cell)
     if weights is not None:
         named |= weights
-    step, _ = trace(cell, named)
+    with outside_transforms():
+        step, _ = trace(cell, named)
     plan = plan_of(step)
     return plan, backward_of(plan)
 
@@ -67,7 +67,7 @@ def backward_of(plan: Plan) -> Backward:
     backward = verify_backward(plan, accumulate(plan, derive(plan)))
     _show("accumulate", lambda b: plan_text(plan, b), backward)
     backward = verify_backward(plan, fuse_backward(backward))
-    _show("fuse_backward", lambda b: plan_text(plan, b), backward)
+    _show("schedule", lambda b: plan_text(plan, b), backward)
     return backward
 
 

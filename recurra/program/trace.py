@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from recurra.cell import Cell
+from recurra.cell import Cell, split
 from recurra.errors import CellError
 from recurra.program import statics
 from recurra.program.graph import Graph
@@ -43,6 +43,10 @@ class Untraceable(Exception):
         self.reason, self.line = reason, line
 
 
+class BrokenContract(Untraceable):
+    """The step breaks the contract of a cell: scan says so, in its own words."""
+
+
 @dataclass(frozen=True, slots=True)
 class Sample:
     """The rows a step was traced with, and what it gave: the program must give the same."""
@@ -51,25 +55,24 @@ class Sample:
     states: tuple[Tensor, ...]
     output: Tensor
     nexts: tuple[Tensor, ...]
+    weights: dict[str, Tensor]
 
 
 def trace(cell: Cell, weights: Mapping[str, Tensor]) -> tuple[Step, Sample]:
     """The cell's step as a program, and the sample to check it with.
 
     weights: every parameter and buffer by name (those that stand in for the cell's own included). Raises Untraceable
-    for a step that cannot be a program, CellError for one that breaks the contract of a cell.
+    for a step that cannot be a program. Call it inside `outside_transforms`.
     """
-    widths = {"x": cell.input_size, **cell.state_sizes}
-    taken = {n for t in weights.values() for n in t.shape} | set(widths.values())
+    taken = {n for t in weights.values() for n in t.shape} | {cell.input_size, *cell.state_sizes.values()}
     first, second = [b for b in _PRIMES if b not in taken][:2]
-    with _outside_transforms():
-        step, sample = _record(cell, weights, first)
-        again, _ = _record(cell, weights, second)
+    step, sample = _record(cell, weights, first)
+    again, _ = _record(cell, weights, second)
     if step_text(step) != step_text(again):
         raise Untraceable(
             f"{type(cell).__name__}.step does not give the same program twice: it depends on the batch size, "
             "or on something that changes from call to call",
-            _definition(cell),
+            definition(cell),
         )
     return step, sample
 
@@ -92,27 +95,26 @@ def _record(cell: Cell, weights: Mapping[str, Tensor], batch: int) -> tuple[Step
 
     x, states = row(cell.input_size), tuple(row(n) for n in cell.state_sizes.values())
     kept = tuple(t.clone() for t in (x, *states))
-    leaf_x = recorder.bind(x, recorder.graph.leaf("input", "x", cell.input_size))
+    leaf_x = recorder.bind(x, recorder.graph.leaf("input", type(cell).step.__code__.co_varnames[1], cell.input_size))
     leaves = {k: recorder.graph.leaf("state", k, n) for k, n in cell.state_sizes.items()}
     for t, v in zip(states, leaves.values(), strict=True):
         recorder.bind(t, v)
-    out = _run(cell, weights, recorder, (x, *states))
-    _check_returned(cell, out, batch, recorder)
+    out, standing = _run(cell, weights, recorder, (x, *states))
     values = [recorder.value(t) for t in out]
     for v in values:
         if v.op == "poison":
             raise Untraceable(str(v.attr[0]), v.line)
     rows = [recorder.row(v, n) for v, n in zip(values, [t.shape[1] for t in out], strict=True)]
     step = Step(type(cell).__name__, {"x": leaf_x}, leaves, tuple(rows[-len(leaves) :]), rows[0])
-    return step, Sample(kept[:1], kept[1:], out[0], tuple(out[-len(leaves) :]))
+    return step, Sample(kept[:1], kept[1:], out[0], tuple(out[-len(leaves) :]), standing)
 
 
-def _run(cell: Cell, weights: Mapping[str, Tensor], recorder: "Recorder", rows: Sequence[Tensor]) -> list[Tensor]:
-    """The tensors that the step returns, recorded; the step's variables have given their names to the values."""
+def _run(cell: Cell, weights: Mapping[str, Tensor], recorder: "Recorder", rows: Sequence[Tensor]) -> tuple[list[Tensor], dict[str, Tensor]]:
+    """The output and next states, recorded, and the weights used. The step's variables have named the values."""
     watch = _Watch(cell, recorder)
     before = sys.getprofile()
-    with torch.inference_mode(False), torch.enable_grad(), _standing_in(cell, weights) as names:
-        recorder.names.update(names)
+    with torch.inference_mode(False), torch.enable_grad(), _standing_in(cell, weights) as standing:
+        recorder.names.update({id(t): name for name, t in reversed(standing.items())})
         try:
             sys.setprofile(watch)
             with recorder:
@@ -121,7 +123,7 @@ def _run(cell: Cell, weights: Mapping[str, Tensor], recorder: "Recorder", rows: 
             raise
         except Exception as error:
             first = (str(error).splitlines() or [""])[0]
-            raise Untraceable(f"{type(error).__name__}: {first}", _raised_at(error) or _definition(cell)) from error
+            raise Untraceable(f"{type(error).__name__}: {first}", _raised_at(error) or definition(cell)) from error
         finally:
             sys.setprofile(before)
     if watch.written:
@@ -130,30 +132,11 @@ def _run(cell: Cell, weights: Mapping[str, Tensor], recorder: "Recorder", rows: 
     for name, value in watch.named.items():
         if value.op not in ("poison", "static") and not value.is_leaf:
             value.name = name
-    out = list(out) if isinstance(out, (tuple, list)) else [out]
-    if not all(isinstance(t, Tensor) for t in out):
-        kinds = ", ".join(type(t).__name__ for t in out)
-        raise CellError(f"{type(cell).__name__}.step must return tensors, and returned {kinds}.")
-    return out
-
-
-def _check_returned(cell: Cell, out: Sequence[Tensor], batch: int, recorder: "Recorder") -> None:
-    name, sizes = type(cell).__name__, cell.state_sizes
-    if len(out) not in (len(sizes), len(sizes) + 1):
-        raise CellError(
-            f"{name}.step has the states {', '.join(sizes)} and must return {len(sizes)} tensors, or {len(sizes) + 1} "
-            f"with an output before them; it returned {len(out)}. See {_definition(cell)}"
-        )
-    for (state, n), t in zip(sizes.items(), out[-len(sizes) :], strict=True):
-        if tuple(t.shape) != (batch, n):
-            got = ", ".join("B" if k == 0 and m == batch else str(m) for k, m in enumerate(t.shape))
-            raise CellError(
-                f"{name}.step received {state} (B, {n}) but returned {state} ({got}). A state keeps its shape from one "
-                f"step to the next; see {recorder.value(t).line or _definition(cell)}"
-            )
-    if out[0].dim() != 2 or out[0].shape[0] != batch:
-        got = ", ".join("B" if m == batch else str(m) for m in out[0].shape)
-        raise CellError(f"{name}.step must return an output (B, n), and returned ({got}).")
+    try:
+        y, nexts = split(cell.step, cell.state_names, tuple(rows[1:]), out)
+    except CellError as error:
+        raise BrokenContract(str(error)) from error
+    return ([y, *nexts] if y is not nexts[0] else list(nexts)), standing
 
 
 class Recorder(TorchDispatchMode):
@@ -421,7 +404,8 @@ def _place(file: str, number: int) -> str:
     return f"{os.path.basename(file)}, line {number}" + (f": {text}" if text else "")
 
 
-def _definition(cell: Cell) -> str:
+def definition(cell: Cell) -> str:
+    """Where the cell's step begins, in the user's file."""
     code = type(cell).step.__code__
     return _place(code.co_filename, code.co_firstlineno)
 
@@ -436,14 +420,14 @@ def _raised_at(error: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def _standing_in(cell: Cell, weights: Mapping[str, Tensor]) -> Iterator[dict[int, str]]:
-    """The weights in the places of the cell's own, without their gradients; yields the name of each by id.
+def _standing_in(cell: Cell, weights: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
+    """The weights in the places of the cell's own, without their gradients; yields them by name.
 
     Without gradients, because PyTorch would then detach what it saves, and a detach of the user's could not be told apart.
     """
     undo: list[tuple[dict[str, Any], str, Any]] = []
     made: dict[int, Tensor] = {}
-    names: dict[int, str] = {}
+    standing: dict[str, Tensor] = {}
     try:
         for prefix, module in cell.named_modules():
             for members in (module._parameters, module._buffers):
@@ -453,10 +437,8 @@ def _standing_in(cell: Cell, weights: Mapping[str, Tensor]) -> Iterator[dict[int
                     if t is None:
                         continue
                     undo.append((members, key, own))
-                    standing = made.setdefault(id(t), _detached(t))
-                    names.setdefault(id(standing), name)
-                    members[key] = standing
-        yield names
+                    members[key] = standing[name] = made.setdefault(id(t), _detached(t))
+        yield standing
     finally:
         for members, key, own in undo:
             members[key] = own
@@ -470,8 +452,8 @@ def _detached(t: Tensor) -> Tensor:
 
 
 @contextlib.contextmanager
-def _outside_transforms() -> Iterator[None]:
-    """Tracing under vmap or grad must not see their wrappers."""
+def outside_transforms() -> Iterator[None]:
+    """Tracing inside vmap or grad must not see their wrappers, nor a surrounding autocast."""
     clear: Callable[[], contextlib.AbstractContextManager[Any]] | None = None
     if torch._C._functorch.peek_interpreter_stack() is not None:
         from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack as clear

@@ -1,0 +1,176 @@
+"""A cell's step as traced once, and whether that trace still holds.
+
+A trace is keyed on the Python attributes of the cell and its submodules, `training` among them, and on the shape, dtype
+and device of every weight. Anything else, the numbers of the weights above all, is read at each call.
+"""
+
+import atexit
+import weakref
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from recurra.cell import Cell
+from recurra.machine import native, plain
+from recurra.machine.encode import Unsupported
+from recurra.machine.native import NativeExecutor
+from recurra.passes import backward_of, own_weights, plan_of
+from recurra.program.fingerprint import Fingerprint
+from recurra.program.layout import Layout
+from recurra.program.plan import Backward, Plan
+from recurra.program.statics import Evaluator
+from recurra.program.trace import BrokenContract, Sample, Untraceable, definition, outside_transforms, rows_of, trace
+
+Weights = Mapping[str, Tensor]
+_KEPT = 8  # traces of one cell: training and eval, float and double, replicas on other devices
+_FLOATS = (torch.float32, torch.float64)
+
+
+class Compiled:
+    """A trace and what came of it: a plan with an executor, or the reason why there is none.
+
+    executor   None when the step runs on scan: `reason` says why, and `line` where in the user's file
+    """
+
+    def __init__(self, cell: Cell, weights: Weights | None) -> None:
+        self.cell = weakref.ref(cell)
+        self.name = type(cell).__name__
+        self.input_size = cell.input_size
+        self.zero_start = type(cell).initial is Cell.initial
+        self._fingerprint = Fingerprint(cell)
+        self._places = _places(cell)
+        self._names = tuple(self._places)
+        self._homes = tuple(self._places.values())
+        tensors = self._gather(weights)
+        self._key = [(t.shape, t.dtype, t.device) for t in tensors]
+        named = dict(zip(self._names, tensors, strict=True))
+        self.dtype, self.device = rows_of(named)
+        self._layouts: dict[tuple[int, int, bool], Layout] = {}
+        self.plan: Plan | None = None
+        self.backward: Backward | None = None
+        self.executor: NativeExecutor | None = None
+        self.reason = self.line = ""
+        self.broken = False
+        try:
+            with outside_transforms():
+                self._compile(cell, named)
+        except (Untraceable, Unsupported) as refused:
+            self.reason, self.line = refused.reason, refused.line
+            self.broken = isinstance(refused, BrokenContract)
+
+    def _compile(self, cell: Cell, weights: Weights) -> None:
+        if self._fingerprint.hooked():
+            raise Untraceable("a module inside the cell has hooks, which may do anything")
+        if self.dtype not in _FLOATS:
+            raise Untraceable(f"the weights are {self.dtype}, and programs run in float32 and float64")
+        if self.device.type == "meta":
+            raise Untraceable("the weights are on the meta device and have no numbers")
+        step, sample = trace(cell, weights)
+        if not self._fingerprint.holds():
+            self._fingerprint = Fingerprint(cell)
+            raise Untraceable("the step changes an attribute of the cell", definition(cell))
+        plan = plan_of(step)
+        _check(plan, sample)
+        backward = backward_of(plan)
+        self.plan, self.backward = plan, backward
+        self.evaluate = Evaluator(plan.statics)
+        places = {name: k for k, name in enumerate(self._names)}
+        self._operands = tuple(places[name] for name in self.evaluate.parameters) if self.evaluate.trivial else None
+        if self.device.type != "cpu":
+            raise Unsupported(f"the weights are on {self.device}, and the native machine runs on the CPU")
+        self.executor = native.prepare(plan, backward)
+
+    def _gather(self, weights: Weights | None) -> list[Any]:
+        """Every parameter and buffer, in the order of the names."""
+        if weights is None:
+            return [home[key] for home, key in self._homes]
+        if len(weights) == len(self._names):
+            return [weights[name] for name in self._names]
+        return [weights[n] if n in weights else home[key] for n, (home, key) in self._places.items()]
+
+    def weights_if_it_holds(self, weights: Weights | None) -> list[Tensor] | None:
+        """The tensors of this call when nothing has changed that the trace depends on, else None."""
+        if not self._fingerprint.holds():
+            return None
+        try:
+            tensors = self._gather(weights)
+        except KeyError:
+            return None
+        for t, (shape, dtype, device) in zip(tensors, self._key):
+            if t.shape != shape or t.dtype is not dtype or t.device != device:
+                return None
+        return tensors
+
+    def statics(self, tensors: list[Tensor]) -> list[Tensor]:
+        """The operands that an executor is handed, made from the weights under autograd."""
+        if self._operands is not None:
+            return [tensors[k] for k in self._operands]
+        return self.evaluate(dict(zip(self._names, tensors, strict=True)), self.dtype, self.device)
+
+    def layout(self, T: int, B: int, reverse: bool) -> Layout:
+        """The layout of B sequences of T steps."""
+        found = self._layouts.get((T, B, reverse))
+        if found is None:
+            if len(self._layouts) > 256:
+                self._layouts.clear()
+            found = self._layouts[T, B, reverse] = Layout(T, B, None, reverse)
+        return found
+
+
+def _check(plan: Plan, sample: Sample) -> None:
+    """The plan must give on the traced rows what the step gave."""
+    like = sample.inputs[0]
+    statics = Evaluator(plan.statics)(sample.weights, like.dtype, like.device)
+    layout = Layout(1, len(like))
+    with torch.no_grad():
+        output, last = plain.run(plan, layout, sample.inputs, statics, sample.states)
+    tolerance = 1e-9 if like.dtype == torch.float64 else 1e-3
+    for got, expected in zip((output, *last), (sample.output, *sample.nexts), strict=True):
+        if not torch.allclose(got, expected.to(like.dtype), tolerance, tolerance, equal_nan=True):
+            raise Untraceable("the program of the step does not give what the step gives; please report this cell")
+
+
+def _places(cell: Cell) -> dict[str, tuple[dict[str, Any], str]]:
+    """Name of every parameter and buffer -> the module's own dictionary and the key in it."""
+    own = own_weights(cell)
+    return {
+        name: (members, key)
+        for prefix, module in cell.named_modules()
+        for members in (module._parameters, module._buffers)
+        for key in members
+        if (name := f"{prefix}.{key}" if prefix else key) in own
+    }
+
+
+_known: dict[int, list[Compiled]] = {}
+atexit.register(_known.clear)  # native programs must not outlive their module
+
+
+def find(cell: Cell, weights: Weights | None) -> tuple[Compiled, list[Tensor]]:
+    """The cell's trace, made anew when anything it depends on has changed, and the weights of this call."""
+    entries = _known.get(id(cell))
+    if entries is not None:
+        first = entries[0]
+        if first.cell() is cell:
+            tensors = first.weights_if_it_holds(weights)
+            if tensors is not None:
+                return first, tensors
+    return _find_slowly(cell, weights)
+
+
+def _find_slowly(cell: Cell, weights: Weights | None) -> tuple[Compiled, list[Tensor]]:
+    entries = [e for e in _known.get(id(cell), ()) if e.cell() is cell]
+    for entry in entries:
+        tensors = entry.weights_if_it_holds(weights)
+        if tensors is not None:
+            _known[id(cell)] = [entry, *[e for e in entries if e is not entry]]
+            return entry, tensors
+    if not entries:
+        weakref.finalize(cell, _known.pop, id(cell), None)
+    entry = Compiled(cell, weights)
+    _known[id(cell)] = [entry, *entries[: _KEPT - 1]]
+    tensors = entry.weights_if_it_holds(weights)
+    assert tensors is not None, "a cell that changes while it is looked at"
+    return entry, tensors

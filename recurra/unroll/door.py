@@ -1,0 +1,244 @@
+"""The one door to speed: what `scan` means, run by whoever runs it fastest.
+
+In this order: a compiler is looking -> scan; no program, or not for these tensors -> scan, with the reason; a function transform or
+forward mode -> the program in PyTorch; a gradient is wanted -> the native machine under autograd; none -> the machine.
+"""
+
+import contextlib
+import os
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from recurra.cell import Cell, check_input, check_lengths, check_states, initial_states
+from recurra.errors import StrictError
+from recurra.program.layout import Layout
+from recurra.scan import scan
+from recurra.unroll.compiled import Compiled, find
+from recurra.unroll.function import SequenceOperation, run_in_pytorch
+from recurra.unroll.rows import pack
+
+States = tuple[Tensor, ...]
+Weights = Mapping[str, Tensor]
+_TENSORS = (Tensor, torch.nn.Parameter)
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """One pass through the door: who ran the step, and why it was not the native machine."""
+
+    cell: Cell
+    compiled: Compiled | None
+    executor: str
+    reason: str
+    line: str
+    T: int
+    B: int
+
+
+class _Here(threading.local):
+    """What holds for the calls of this thread."""
+
+    strict = 0
+    visits: list[Visit] | None = None
+
+
+_here = _Here()
+
+
+@contextlib.contextmanager
+def strict() -> Iterator[None]:
+    """Inside, a cell that would fall back to scan raises StrictError. RECURRA_STRICT=1 does so everywhere."""
+    _here.strict += 1
+    try:
+        yield
+    finally:
+        _here.strict -= 1
+
+
+@contextlib.contextmanager
+def visits() -> Iterator[list[Visit]]:
+    """Collects the passes of this thread through the door."""
+    before, _here.visits = _here.visits, []
+    try:
+        yield _here.visits
+    finally:
+        _here.visits = before
+
+
+def unroll(
+    cell: Cell,
+    x: Tensor,
+    states: States | None = None,
+    lengths: Tensor | None = None,
+    reverse: bool = False,
+    weights: Weights | None = None,
+) -> tuple[Tensor, States]:
+    """Runs `cell` over x (T, B, D): the outputs (T, B, m) and the last states, as `scan` defines them, as fast as may be.
+
+    weights: tensors by name that stand in for the cell's parameters and buffers, as in `torch.func.functional_call`.
+    Raises what `scan` raises; StrictError for a fall-back in strict mode.
+    """
+    if torch.compiler.is_compiling():
+        return _scan(cell, x, states, lengths, reverse, weights)
+    compiled, tensors = find(cell, weights)
+    if x.dim() != 3 or x.shape[2] != compiled.input_size:
+        check_input(compiled.name, x, compiled.input_size)
+    T, B, _ = x.shape
+    reason = compiled.reason or _unfit(compiled, x, states)
+    if reason:
+        return _fall_back(compiled, cell, x, states, lengths, reverse, weights, reason)
+    if states is not None:
+        states = check_states(compiled.name, cell.state_sizes, states, B)
+    elif not compiled.zero_start:
+        states = _initial(cell, x, B, weights)
+    packing = None if lengths is None else pack(check_lengths(lengths, T, B), T, reverse, x.device)
+    if packing is None:
+        y, last = _run(compiled, cell, compiled.layout(T, B, reverse), x.reshape(T * B, compiled.input_size), states, tensors)
+        return y.reshape(T, B, y.shape[1]), last
+    if states is not None:
+        states = packing.sorted(states)
+    y, last = _run(compiled, cell, packing.layout, packing.rows(x), states, tensors)
+    return packing.padded(y, T), packing.unsorted(last)
+
+
+def unroll_packed(
+    cell: Cell,
+    data: Tensor,
+    batch_sizes: Tensor,
+    states: States | None = None,
+    reverse: bool = False,
+    weights: Weights | None = None,
+) -> tuple[Tensor, States]:
+    """The same over PackedSequence's layout: data (N, D), step after step, sequences sorted by falling length, and so the states."""
+    compiled, tensors = find(cell, weights)
+    check_input(compiled.name, data, compiled.input_size, "rows")
+    reason = compiled.reason or _unfit(compiled, data, states)
+    if reason or torch.compiler.is_compiling():
+        return _packed_scan(compiled, cell, data, batch_sizes, states, reverse, weights, reason)
+    sizes = tuple(batch_sizes.tolist())
+    B = sizes[0] if sizes else 0
+    if states is not None:
+        states = check_states(compiled.name, cell.state_sizes, states, B)
+    elif not compiled.zero_start:
+        states = _initial(cell, data, B, weights)
+    return _run(compiled, cell, Layout(len(sizes), B, sizes, reverse), data, states, tensors)
+
+
+def _unfit(compiled: Compiled, x: Tensor, states: States | None) -> str:
+    """Why these tensors cannot go to the machine; "" when they can."""
+    for t in (x, *states) if states is not None else (x,):
+        if t.dtype is not compiled.dtype or t.device != compiled.device:
+            return f"x or a state is {t.dtype} on {t.device}, and the weights are {compiled.dtype} on {compiled.device}"
+        if t.__class__ not in _TENSORS:
+            return f"x or a state is a {type(t).__name__}, whose numbers only PyTorch can read"
+    return "autocast is on" if torch.is_autocast_enabled("cpu") else ""
+
+
+def _run(
+    compiled: Compiled, cell: Cell, layout: Layout, rows: Tensor, states: States | None, tensors: list[Tensor]
+) -> tuple[Tensor, States]:
+    statics = compiled.statics(tensors)
+    first: list[Tensor | None] = [None] * len(cell.state_sizes) if states is None else list(states)
+    if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
+        _note(cell, compiled, "PyTorch", layout, "a function transform or forward mode is active")
+        return run_in_pytorch(compiled, layout, rows, first, statics)
+    if _here.visits is not None:
+        _note(cell, compiled, "native machine", layout)
+    rows = rows.contiguous()
+    first = [None if s is None else s.contiguous() for s in first]
+    if torch.is_grad_enabled() and (
+        rows.requires_grad
+        or any(s.requires_grad for s in statics)
+        or any(s is not None and s.requires_grad for s in first)
+    ):
+        y, *last = SequenceOperation.apply(compiled, layout, len(first), rows, *first, *statics)  # type: ignore[no-untyped-call]
+        return y, tuple(last)
+    assert compiled.executor is not None
+    y, last, _ = compiled.executor.forward(layout, [rows], statics, first, False)
+    return y, tuple(last)
+
+
+def _initial(cell: Cell, x: Tensor, batch: int, weights: Weights | None) -> States:
+    """The states that the cell starts from; gradients flow into what `initial` is made of."""
+    if weights is None:
+        return initial_states(cell, x, batch)
+    return call_with(cell, weights, lambda: initial_states(cell, x, batch))
+
+
+class _Calling(torch.nn.Module):
+    """A function called while other weights stand in for a cell's own."""
+
+    def __init__(self, cell: Cell) -> None:
+        super().__init__()
+        self.cell = cell
+
+    def forward(self, function: Any) -> Any:
+        return function()
+
+
+def call_with(cell: Cell, weights: Weights, function: Any) -> Any:
+    """`function()` with the weights in the places of the cell's own."""
+    named = {f"cell.{name}": w for name, w in weights.items()}
+    return torch.func.functional_call(_Calling(cell), named, (function,))
+
+
+def _scan(
+    cell: Cell, x: Tensor, states: States | None, lengths: Tensor | None, reverse: bool, weights: Weights | None
+) -> tuple[Tensor, States]:
+    if weights is None:
+        return scan(cell, x, states, lengths, reverse)
+    found: tuple[Tensor, States] = call_with(cell, weights, lambda: scan(cell, x, states, lengths, reverse))
+    return found
+
+
+def _fall_back(
+    compiled: Compiled,
+    cell: Cell,
+    x: Tensor,
+    states: States | None,
+    lengths: Tensor | None,
+    reverse: bool,
+    weights: Weights | None,
+    reason: str,
+) -> tuple[Tensor, States]:
+    """scan, and nobody can say that it was silent: an error in strict mode, and told by `explain`."""
+    line = compiled.line if reason == compiled.reason else ""
+    if not compiled.broken and (_here.strict or os.environ.get("RECURRA_STRICT", "0") not in ("", "0")):
+        raise StrictError(
+            f"{compiled.name} would run on scan, not on the native machine: {reason}." + (f" See {line}" if line else "")
+        )
+    if _here.visits is not None:
+        _here.visits.append(Visit(cell, compiled, "scan", reason, line, x.shape[0], x.shape[1]))
+    return _scan(cell, x, states, lengths, reverse, weights)
+
+
+def _packed_scan(
+    compiled: Compiled,
+    cell: Cell,
+    data: Tensor,
+    batch_sizes: Tensor,
+    states: States | None,
+    reverse: bool,
+    weights: Weights | None,
+    reason: str,
+) -> tuple[Tensor, States]:
+    T, B = len(batch_sizes), int(batch_sizes[0]) if len(batch_sizes) else 0
+    mask = (torch.arange(B) < batch_sizes[:, None]).to(data.device)
+    padded = data.new_zeros(T, B, data.shape[1])
+    padded = padded.index_put((mask,), data)  # in the order of the packed rows
+    y, last = _fall_back(compiled, cell, padded, states, mask.sum(0).cpu(), reverse, weights, reason)
+    return y[mask], last
+
+
+def _note(cell: Cell, compiled: Compiled, executor: str, layout: Layout, reason: str = "") -> None:
+    if _here.visits is not None:
+        _here.visits.append(Visit(cell, compiled, executor, reason, "", layout.T, layout.B))
+
+
+__all__ = ["Visit", "strict", "unroll", "unroll_packed", "visits"]

@@ -1,0 +1,109 @@
+"""explain: which executor ran a layer and why, asked of the door itself; describe: what a cell is, in words and program."""
+
+import inspect
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from recurra.cell import Cell
+from recurra.program.summary import part_lines
+from recurra.program.text import plan_text
+from recurra.unroll.compiled import Compiled, find
+from recurra.unroll.door import Visit, unroll, visits
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What happened in one call of a layer: one `Visit` for each time a cell went through the door, in order.
+
+    `executors` names who ran, and `str()` tells everything.
+    """
+
+    visits: tuple[Visit, ...]
+    threads: int
+
+    @property
+    def executors(self) -> tuple[str, ...]:
+        """ "native machine", "PyTorch" or "scan", for each visit."""
+        return tuple(v.executor for v in self.visits)
+
+    @property
+    def native(self) -> bool:
+        """Whether the native machine ran every cell."""
+        return bool(self.visits) and all(v.executor == "native machine" for v in self.visits)
+
+    def __str__(self) -> str:
+        if not self.visits:
+            return "No cell went through the door: nothing recurrent ran, or it ran inside torch.nn."
+        return "\n".join(self._told(v) for v in self.visits)
+
+    def _told(self, v: Visit) -> str:
+        sizes = ", ".join(f"{k} {n}" for k, n in v.cell.state_sizes.items())
+        head = f"{type(v.cell).__name__} (input {v.cell.input_size}; states {sizes}), T = {v.T}, B = {v.B}: {v.executor}"
+        if v.executor == "native machine":
+            head += f", {self.threads} thread{'' if self.threads == 1 else 's'} at most"
+        lines = [head]
+        if v.reason:
+            lines.append(f"  because {v.reason}")
+        if v.line:
+            lines.append(f"  see {v.line}")
+        if v.compiled is not None and v.compiled.plan is not None:
+            lines += [f"  {line}" for line in part_lines(v.compiled.plan, v.compiled.backward)]
+        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        return f"Explanation({', '.join(self.executors) or 'nothing ran'})"
+
+
+def explain(layer: torch.nn.Module, x: Any, *args: Any, **kwargs: Any) -> Explanation:
+    """Runs `layer(x, ...)` (or a cell over x (T, B, D)) once and says who ran it, what was hoisted, sunk and fused, and,
+    where the native machine could not run a step, which operation on which line is why.
+
+    The call is a real one, in the gradient mode it is made in; random numbers drawn in it are drawn again later.
+    """
+    with visits() as seen, torch.random.fork_rng():
+        if isinstance(layer, Cell):
+            unroll(layer, x, *args, **kwargs)
+        else:
+            layer(x, *args, **kwargs)
+    return Explanation(tuple(seen), torch.get_num_threads())
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """A cell in words: its equation (the first lines of its docstring), parameters, operations, and program."""
+
+    name: str
+    equation: str
+    parameters: int
+    states: dict[str, int]
+    operations: tuple[str, ...]
+    program: str
+    reason: str
+
+    def __str__(self) -> str:
+        states = ", ".join(f"{k} {n}" for k, n in self.states.items())
+        head = f"{self.name}\n\n{self.equation}\n\nparameters: {self.parameters:,}; states: {states}"
+        body = "\n".join(self.operations)
+        return f"{head}\n{body}\n\n{self.program or f'It runs on scan: {self.reason}.'}"
+
+
+def describe(cell: Cell) -> Description:
+    """What a cell computes: equation, program before, in and after the loop, parameters and operations a step."""
+    compiled, _ = find(cell, None)
+    return Description(
+        name=type(cell).__name__,
+        equation=inspect.getdoc(type(cell)) or "",
+        parameters=sum(p.numel() for p in cell.parameters()),
+        states=dict(cell.state_sizes),
+        operations=() if compiled.plan is None else tuple(part_lines(compiled.plan, compiled.backward)),
+        program="" if compiled.plan is None else plan_text(compiled.plan),
+        reason=_why(compiled),
+    )
+
+
+def _why(compiled: Compiled) -> str:
+    return compiled.reason + (f" ({compiled.line})" if compiled.line else "")
+
+

@@ -1,0 +1,91 @@
+"""The sequence operation under autograd: forward and backward on an executor, second derivatives through PyTorch.
+
+Saved values are hints and are never differentiated: with create_graph the backward starts again from the inputs.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from recurra.machine import plain
+from recurra.program.layout import Layout
+from recurra.unroll.compiled import Compiled
+
+
+class SequenceOperation(torch.autograd.Function):
+    """apply(compiled, layout, number of states, rows (N, D), *first states or None, *statics) -> output (N, m), *last states."""
+
+    @staticmethod
+    def forward(ctx: Any, compiled: Compiled, layout: Layout, count: int, rows: Tensor, *rest: Tensor | None) -> Any:
+        states, statics = rest[:count], rest[count:]
+        assert compiled.executor is not None
+        output, last, ctx.kept = compiled.executor.forward(layout, [rows], statics, states, True)  # type: ignore[arg-type]
+        ctx.compiled, ctx.layout, ctx.count = compiled, layout, count
+        ctx.save_for_backward(rows, output, *rest)
+        ctx.set_materialize_grads(False)
+        return (output, *last)
+
+    @staticmethod
+    def backward(ctx: Any, d_output: Tensor | None, *d_last: Tensor | None) -> Any:
+        rows, output, *rest = ctx.saved_tensors
+        states, statics = rest[: ctx.count], rest[ctx.count :]
+        need = ctx.needs_input_grad[3:]
+        if torch.is_grad_enabled() or torch._C._are_functorch_transforms_active() or not ctx.layout.N:
+            return None, None, None, *_again(ctx, rows, states, statics, need, (d_output, *d_last))
+        d_rows, d_statics, d_states = ctx.compiled.executor.backward(
+            ctx.layout,
+            ctx.kept,
+            [rows],
+            statics,
+            states,
+            output,
+            _dense(d_output),
+            [_dense(d) for d in d_last],
+            need[0],
+            need[1 + ctx.count :],
+        )
+        d_states = [None if s is None else d for s, d in zip(states, d_states, strict=True)]
+        return None, None, None, d_rows[0], *d_states, *d_statics
+
+
+def _dense(d: Tensor | None) -> Tensor | None:
+    """Gradients may arrive expanded, with strides of zero."""
+    return None if d is None else d.contiguous()
+
+
+def _again(
+    ctx: Any,
+    rows: Tensor,
+    states: Sequence[Tensor | None],
+    statics: Sequence[Tensor],
+    need: Sequence[bool],
+    d: Sequence[Tensor | None],
+) -> list[Tensor | None]:
+    """The gradients as differentiable PyTorch: the plan is run once more, from the inputs."""
+    create = torch.is_grad_enabled()
+    given = [rows, *states, *statics]
+    wanted = [t for t, n in zip(given, need, strict=True) if n and t is not None]
+    with torch.enable_grad():
+        output, last = run_in_pytorch(ctx.compiled, ctx.layout, rows, states, statics)
+        pairs = [(y, g) for y, g in zip((output, *last), d, strict=True) if g is not None and y.requires_grad]
+        found = iter(
+            torch.autograd.grad(
+                [y for y, _ in pairs], wanted, [g for _, g in pairs], create_graph=create, allow_unused=True
+            )
+            if pairs and wanted
+            else [None] * len(wanted)
+        )
+    return [next(found) if n and t is not None else None for t, n in zip(given, need, strict=True)]
+
+
+def run_in_pytorch(
+    compiled: Compiled, layout: Layout, rows: Tensor, states: Sequence[Tensor | None], statics: Sequence[Tensor]
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """The plan as ordinary PyTorch: what higher derivatives, forward mode and vmap go through."""
+    plan = compiled.plan
+    assert plan is not None
+    widths = [s.width for s in plan.states.values()]
+    first = [rows.new_zeros(layout.B, n) if s is None else s for s, n in zip(states, widths, strict=True)]
+    return plain.run(plan, layout, [rows], statics, first)

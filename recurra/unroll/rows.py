@@ -1,0 +1,53 @@
+"""Padded sequences to rows in PackedSequence's order, and back."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from recurra.program.layout import Layout
+
+
+@dataclass(frozen=True, slots=True)
+class Packing:
+    """How B sequences of unequal length lie in a padded (T, B, n) tensor and in the rows of `layout`.
+
+    index   (N,): row of the padded tensor, seen as (T * B, n), for each row of the layout
+    order   (B,): the sequences by falling length; back undoes it
+    """
+
+    layout: Layout
+    index: Tensor
+    order: Tensor
+    back: Tensor
+
+    def rows(self, x: Tensor) -> Tensor:
+        """(T, B, n) -> (N, n)."""
+        return x.reshape(-1, x.shape[-1]).index_select(0, self.index)
+
+    def padded(self, rows: Tensor, T: int) -> Tensor:
+        """(N, n) -> (T, B, n), zero past each length."""
+        B, n = len(self.order), rows.shape[-1]
+        return rows.new_zeros(T * B, n).index_copy(0, self.index, rows).view(T, B, n)
+
+    def sorted(self, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """States (B, n) in the order of the layout."""
+        return tuple(s.index_select(0, self.order) for s in states)
+
+    def unsorted(self, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """States (B, n) in the order of the batch."""
+        return tuple(s.index_select(0, self.back) for s in states)
+
+
+def pack(lengths: Tensor, T: int, reverse: bool, device: torch.device) -> Packing | None:
+    """The packing of lengths (B,) within T steps; None when all have T steps."""
+    B = len(lengths)
+    if not B or int(lengths.min()) == T:
+        return None
+    by_length, order = lengths.sort(descending=True, stable=True)
+    active = torch.arange(T)[:, None] < by_length  # (T, B)
+    sizes = active.sum(1).tolist()
+    steps = next((t for t, n in enumerate(sizes) if not n), T)
+    index = (torch.arange(T)[:, None] * B + order)[active]
+    layout = Layout(steps, B, tuple(sizes[:steps]), reverse)
+    return Packing(layout, index.to(device), order.to(device), order.argsort().to(device))
