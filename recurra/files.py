@@ -30,6 +30,9 @@ MANIFEST = "model.json"
 _TAIL = re.compile(rb'"digest": "([0-9a-f]{64})"\n\}\n')
 _TAIL_BYTES = len(b'"digest": "') + 64 + len(b'"\n}\n')
 
+_CHANGED = "it was cut or changed after it was saved"
+_AGAIN = "take the folder again from where it came"
+
 Kind = TypeVar("Kind")
 
 
@@ -61,9 +64,8 @@ def write_folder(path: Path, record: Mapping[str, object], files: Mapping[str, b
     """
     new, old = _beside(path, "new"), _beside(path, "old")
     try:
-        _recover(path)
+        recover(path)
         _refuse_strangers(path)
-        _remove(new)
         new.mkdir(parents=True)
         for name, data in files.items():
             write_file(new / name, data)
@@ -119,17 +121,18 @@ def _exchange(new: Path, path: Path, old: Path) -> None:
     try:
         os.rename(new, path)
     except OSError:
-        _recover(path)
+        recover(path)
         raise
     _sync_folder(path.parent)
 
 
-def _recover(path: Path) -> None:
-    """Ends what a kill interrupted: the folder of before comes back when no new one took its place."""
+def recover(path: Path) -> None:
+    """Ends what a kill interrupted: the folder of before comes back when no new one took its place; the rest goes."""
     old = _beside(path, "old")
     if old.exists() and not path.exists():
         os.rename(old, path)
     _remove(old)
+    _remove(_beside(path, "new"))
 
 
 def _refuse_strangers(path: Path) -> None:
@@ -168,25 +171,23 @@ def read_folder(path: Path) -> Folder:
     """Reads and verifies a folder; FileError names file and field when one byte is not as it was written."""
     place = _present(path)
     manifest = place / MANIFEST
-    raw = read_file(manifest)
-    record = _verified(manifest, raw)
-    files = {}
-    for name, entry in _listed(manifest, record).items():
-        data = read_file(place / name)
-        found = digest(data)
-        if len(data) != entry.bytes:
-            raise FileError(
-                f"{place / name} has {len(data)} bytes but field files['{name}'].bytes of {MANIFEST} says "
-                f"{entry.bytes}: "
-                "it was cut or changed after it was saved; take the folder again from where it came."
-            )
-        if found != entry.sha256:
-            raise FileError(
-                f"{place / name} has sha256 {found[:16]}… but field files['{name}'].sha256 of {MANIFEST} says "
-                f"{entry.sha256[:16]}…: it was changed after it was saved; take the folder again from where it came."
-            )
-        files[name] = data
-    return Folder(path, record, files)
+    record = _verified(manifest, read_file(manifest))
+    listed = _listed(manifest, record)
+    return Folder(path, record, {name: _read_listed(place / name, entry) for name, entry in listed.items()})
+
+
+def _read_listed(path: Path, entry: "_Entry") -> bytes:
+    """A file whose bytes are those that the manifest lists."""
+    field = f"field files['{path.name}'] of {MANIFEST}"
+    if not path.is_file():
+        raise FileError(f"{path} is missing but {field} lists it; {_AGAIN}.")
+    data = read_file(path)
+    if len(data) != entry.bytes:
+        raise FileError(f"{path} has {len(data)} bytes but {field} says {entry.bytes}: {_CHANGED}; {_AGAIN}.")
+    if digest(data) != entry.sha256:
+        found, said = digest(data)[:16], entry.sha256[:16]
+        raise FileError(f"{path} has sha256 {found}… but {field} says {said}…: {_CHANGED}; {_AGAIN}.")
+    return data
 
 
 def read_file(path: Path) -> bytes:
@@ -222,15 +223,11 @@ def _verified(manifest: Path, raw: bytes) -> dict[str, object]:
         )
     tail = _TAIL.fullmatch(raw[-_TAIL_BYTES:])
     if tail is None:
-        raise FileError(
-            f"{manifest}: field 'digest' is missing from the end of the file: the file was cut or changed after it was "
-            "saved; take the folder again from where it came."
-        )
+        raise FileError(f"{manifest}: field 'digest' is missing from its end: {_CHANGED}; {_AGAIN}.")
     said, found = tail[1].decode(), digest(raw[:-_TAIL_BYTES])
     if said != found:
         raise FileError(
-            f"{manifest}: field 'digest' says {said[:16]}… but the file's own bytes give {found[:16]}…: it was changed "
-            "after it was saved; take the folder again from where it came."
+            f"{manifest}: field 'digest' is {said[:16]}… but its bytes give {found[:16]}…: {_CHANGED}; {_AGAIN}."
         )
     if record is None or type(number) is not int or number < 1:
         raise FileError(f"{manifest}: field 'format' is {number!r} but a number from 1 to {FORMAT} is needed.")

@@ -160,7 +160,7 @@ def _count(numbers: Ints, order: int, symbols: int) -> list[_Order]:
     for k in range(order - 1):  # below the highest order: how many different characters come before
         counts[k] = np.bincount(suffixes[k + 1], minlength=len(keys[k]))
     contexts = [1, *(len(k) for k in keys)]
-    return [_table(keys[k], counts[k], contexts[k], symbols) for k in range(order)]
+    return [_table(keys[k], counts[k], contexts[k], symbols) for k in range(order) if len(keys[k])]
 
 
 def _table(keys: Ints, counts: Ints, contexts: int, symbols: int) -> _Order:

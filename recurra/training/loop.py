@@ -52,6 +52,8 @@ class Trainer:
 
     def restore(self) -> None:
         """The latest checkpoint; what was written after it is cut off and will be written again."""
+        for name in (BEST, LAST):
+            files.recover(self.folder / name)
         self.position, self.state = read_checkpoint(self.folder, self.task.network, self.optimiser)
         self.saved = self.position.step
         self.metrics.cut(self.position.metrics_bytes)

@@ -51,15 +51,19 @@ class Run:
 
     @property
     def summary(self) -> str:
-        """Why and where it ended, and who is ahead."""
-        why = {
-            "steps": f"All {self.steps} steps are done",
-            "time limit": f"The time limit of {self.settings.time_limit:g} s ended it at step {self.step} of "
-            "{self.steps}"
-            if self.settings.time_limit
-            else "",
-            "patience": f"{self.settings.patience} validations in a row were no better; step {self.step} of {self.steps}",
-            "interrupt": f"Interrupted at step {self.step} of {self.steps}",
-        }.get(self.stopped, f"Step {self.step} of {self.steps}")
+        """Why and where it ended, who is ahead, and where everything is."""
         more = f"; `recurra resume {self.path}` goes on" if self.stopped in ("time limit", "interrupt") else ""
-        return f"{why}{more}. {self.verdict} Run folder: {self.path}"
+        return f"{self._ending()}{more}. {self.verdict} Run folder: {self.path}"
+
+    def _ending(self) -> str:
+        where = f"step {self.step} of {self.steps}"
+        match self.stopped:
+            case "steps":
+                return f"All {self.steps} steps are done"
+            case "time limit":
+                return f"The time limit of {self.settings.time_limit:g} s ended it at {where}"
+            case "patience":
+                return f"{self.settings.patience} validations in a row were no better, so it ended at {where}"
+            case "interrupt":
+                return f"Interrupted at {where}"
+        return where[0].upper() + where[1:]
