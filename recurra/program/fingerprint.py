@@ -44,15 +44,15 @@ class Fingerprint:
     change inside (lists, dicts, objects) is compared by content.
     """
 
-    __slots__ = ("_attributes", "_children", "_contents", "_flat", "_hooks", "_tensors")
+    __slots__ = ("_attributes", "_children", "_contents", "_flat", "_hooked", "_hooks", "_missing", "_tensors")
 
     def __init__(self, cell: nn.Module) -> None:
         modules = list(cell.modules())
         self._attributes = [(m.__dict__, tuple(m.__dict__.values())) for m in modules]
-        # parameters, buffers and submodules may be added, removed or replaced; parameters and buffers may become None
-        members = [d for m in modules for d in (m._parameters, m._buffers)]
-        self._tensors = [(d, tuple(d), [v is None for v in d.values()]) for d in members]
         self._children = [(m._modules, dict(m._modules)) for m in modules]
+        # parameters and buffers may be added, or removed, which whoever reads them by name will notice
+        self._tensors = [(d, len(d)) for m in modules for d in (m._parameters, m._buffers)]
+        self._missing = [(d, k) for d, _ in self._tensors for k, v in d.items() if v is None]
         changing = [v for m in modules for k, v in m.__dict__.items() if k not in _SYSTEM and not isinstance(v, _PLAIN)]
         self._flat = [(v, v.copy()) for v in changing if _is_flat(v)]
         self._contents = [(v, frozen(v)) for v in changing if not _is_flat(v)]
@@ -63,6 +63,7 @@ class Fingerprint:
             for h in (m._forward_hooks, m._forward_pre_hooks, m._backward_hooks, m._backward_pre_hooks)
         ]
         self._hooks += _GLOBAL_HOOKS if len(modules) > 1 else ()
+        self._hooked = any(self._hooks)
 
     def holds(self) -> bool:
         """Whether no attribute has changed."""
@@ -78,14 +79,20 @@ class Fingerprint:
         for value, copy in self._contents:
             if frozen(value) != copy:
                 return False
-        for members, names, missing in self._tensors:
-            if tuple(members) != names or [v is None for v in members.values()] != missing:
+        for children, same in self._children:
+            if children != same:  # modules are equal when they are one
                 return False
-        return all(children == copy for children, copy in self._children)  # modules are equal when they are the same
+        for members, count in self._tensors:
+            if len(members) != count:
+                return False
+        for members, key in self._missing:
+            if members.get(key) is not None:
+                return False
+        return any(self._hooks) == self._hooked if self._hooks else True
 
     def hooked(self) -> bool:
-        """Whether a submodule has hooks, which may do anything."""
-        return any(self._hooks)
+        """Whether a submodule had hooks, which may do anything."""
+        return self._hooked
 
 
 def _is_flat(value: Any) -> bool:

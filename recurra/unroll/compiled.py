@@ -38,6 +38,7 @@ class Compiled:
         self.cell = weakref.ref(cell)
         self.name = type(cell).__name__
         self.input_size = cell.input_size
+        self.zeros = (None,) * len(cell.state_sizes)
         self.zero_start = type(cell).initial is Cell.initial
         self._fingerprint = Fingerprint(cell)
         self._places = _places(cell)
@@ -52,7 +53,8 @@ class Compiled:
         self.backward: Backward | None = None
         self.executor: NativeExecutor | None = None
         self.reason = self.line = ""
-        self.broken = False
+        self.broken = self._in_order = False
+        self._operands: tuple[int, ...] | None = None
         try:
             with outside_transforms():
                 self._compile(cell, named)
@@ -77,7 +79,9 @@ class Compiled:
         self.plan, self.backward = plan, backward
         self.evaluate = Evaluator(plan.statics)
         places = {name: k for k, name in enumerate(self._names)}
-        self._operands = tuple(places[name] for name in self.evaluate.parameters) if self.evaluate.trivial else None
+        if self.evaluate.trivial:
+            self._operands = tuple(places[name] for name in self.evaluate.parameters)
+            self._in_order = self._operands == tuple(range(len(self._names)))
         if self.device.type != "cpu":
             raise Unsupported(f"the weights are on {self.device}, and the native machine runs on the CPU")
         self.executor = native.prepare(plan, backward)
@@ -96,15 +100,17 @@ class Compiled:
             return None
         try:
             tensors = self._gather(weights)
-        except KeyError:
+            for t, (shape, dtype, device) in zip(tensors, self._key):
+                if t.shape != shape or t.dtype is not dtype or t.device != device:
+                    return None
+        except (KeyError, AttributeError):  # removed, or None
             return None
-        for t, (shape, dtype, device) in zip(tensors, self._key):
-            if t.shape != shape or t.dtype is not dtype or t.device != device:
-                return None
         return tensors
 
     def statics(self, tensors: list[Tensor]) -> list[Tensor]:
         """The operands that an executor is handed, made from the weights under autograd."""
+        if self._in_order:
+            return tensors
         if self._operands is not None:
             return [tensors[k] for k in self._operands]
         return self.evaluate(dict(zip(self._names, tensors, strict=True)), self.dtype, self.device)

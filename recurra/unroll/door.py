@@ -7,13 +7,14 @@ forward mode -> the program in PyTorch; a gradient is wanted -> the native machi
 import contextlib
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+from torch.compiler import is_compiling
 
 from recurra.cell import Cell, check_input, check_lengths, check_states, initial_states
 from recurra.errors import StrictError
@@ -84,12 +85,13 @@ def unroll(
     weights: tensors by name that stand in for the cell's parameters and buffers, as in `torch.func.functional_call`.
     Raises what `scan` raises; StrictError for a fall-back in strict mode.
     """
-    if torch.compiler.is_compiling():
+    if is_compiling():
         return _scan(cell, x, states, lengths, reverse, weights)
     compiled, tensors = find(cell, weights)
-    if x.dim() != 3 or x.shape[2] != compiled.input_size:
+    shape = x.shape
+    if len(shape) != 3 or shape[2] != compiled.input_size:
         check_input(compiled.name, x, compiled.input_size)
-    T, B, _ = x.shape
+    T, B, _ = shape
     reason = compiled.reason or _unfit(compiled, x, states)
     if reason:
         return _fall_back(compiled, cell, x, states, lengths, reverse, weights, reason)
@@ -99,8 +101,8 @@ def unroll(
         states = _initial(cell, x, B, weights)
     packing = None if lengths is None else pack(check_lengths(lengths, T, B), T, reverse, x.device)
     if packing is None:
-        y, last = _run(compiled, cell, compiled.layout(T, B, reverse), x.reshape(T * B, compiled.input_size), states, tensors)
-        return y.reshape(T, B, y.shape[1]), last
+        y, last = _run(compiled, cell, compiled.layout(T, B, reverse), x, states, tensors)
+        return y.view(T, B, -1) if y.numel() else y.reshape(T, B, y.shape[1]), last
     if states is not None:
         states = packing.sorted(states)
     y, last = _run(compiled, cell, packing.layout, packing.rows(x), states, tensors)
@@ -119,7 +121,7 @@ def unroll_packed(
     compiled, tensors = find(cell, weights)
     check_input(compiled.name, data, compiled.input_size, "rows")
     reason = compiled.reason or _unfit(compiled, data, states)
-    if reason or torch.compiler.is_compiling():
+    if reason or is_compiling():
         return _packed_scan(compiled, cell, data, batch_sizes, states, reverse, weights, reason)
     sizes = tuple(batch_sizes.tolist())
     B = sizes[0] if sizes else 0
@@ -132,36 +134,41 @@ def unroll_packed(
 
 def _unfit(compiled: Compiled, x: Tensor, states: States | None) -> str:
     """Why these tensors cannot go to the machine; "" when they can."""
-    for t in (x, *states) if states is not None else (x,):
-        if t.dtype is not compiled.dtype or t.device != compiled.device:
-            return f"x or a state is {t.dtype} on {t.device}, and the weights are {compiled.dtype} on {compiled.device}"
-        if t.__class__ not in _TENSORS:
-            return f"x or a state is a {type(t).__name__}, whose numbers only PyTorch can read"
-    return "autocast is on" if torch.is_autocast_enabled("cpu") else ""
+    reason = _foreign(compiled, x)
+    for s in states or ():
+        reason = reason or _foreign(compiled, s)
+    return reason or ("autocast is on" if torch.is_autocast_enabled("cpu") else "")
+
+
+def _foreign(compiled: Compiled, t: Tensor) -> str:
+    if t.dtype is not compiled.dtype or t.device != compiled.device:
+        return f"x or a state is {t.dtype} on {t.device}, and the weights are {compiled.dtype} on {compiled.device}"
+    return "" if t.__class__ in _TENSORS else f"x or a state is a {type(t).__name__}, whose numbers only PyTorch can read"
 
 
 def _run(
-    compiled: Compiled, cell: Cell, layout: Layout, rows: Tensor, states: States | None, tensors: list[Tensor]
+    compiled: Compiled, cell: Cell, layout: Layout, x: Tensor, states: States | None, tensors: list[Tensor]
 ) -> tuple[Tensor, States]:
+    """x: (N, D), or (T, B, D) when all sequences are as long. Returns rows (N, m) and the last states."""
     statics = compiled.statics(tensors)
-    first: list[Tensor | None] = [None] * len(cell.state_sizes) if states is None else list(states)
+    first: Sequence[Tensor | None] = compiled.zeros if states is None else [s.contiguous() for s in states]
     if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
         _note(cell, compiled, "PyTorch", layout, "a function transform or forward mode is active")
-        return run_in_pytorch(compiled, layout, rows, first, statics)
+        return run_in_pytorch(compiled, layout, x.reshape(layout.N, compiled.input_size), first, statics)
     if _here.visits is not None:
         _note(cell, compiled, "native machine", layout)
-    rows = rows.contiguous()
-    first = [None if s is None else s.contiguous() for s in first]
-    if torch.is_grad_enabled() and (
-        rows.requires_grad
-        or any(s.requires_grad for s in statics)
-        or any(s is not None and s.requires_grad for s in first)
-    ):
+    if torch.is_grad_enabled() and (x.requires_grad or _differentiable(statics) or _differentiable(first)):
+        rows = x.reshape(layout.N, compiled.input_size).contiguous()
         y, *last = SequenceOperation.apply(compiled, layout, len(first), rows, *first, *statics)  # type: ignore[no-untyped-call]
         return y, tuple(last)
     assert compiled.executor is not None
-    y, last, _ = compiled.executor.forward(layout, [rows], statics, first, False)
+    # the machine reads memory: that x still has two axes more than rows is all the same to it
+    y, last, _ = compiled.executor.forward(layout, [x.contiguous()], statics, first, False)
     return y, tuple(last)
+
+
+def _differentiable(tensors: Iterable[Tensor | None]) -> bool:
+    return any([t is not None and t.requires_grad for t in tensors])
 
 
 def _initial(cell: Cell, x: Tensor, batch: int, weights: Weights | None) -> States:
