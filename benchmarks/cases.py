@@ -271,10 +271,10 @@ class Preparation:
     shape: Shape
     multiply_adds: float = 0.0
 
-    def only(self, names: set[str]) -> "Preparation":  # noqa: ARG002 one process measures all
+    def only(self, names: set[str]) -> "Preparation":
         return self
 
-    def run(self, effort: Effort) -> tuple[Measured, float]:  # noqa: ARG002
+    def run(self, effort: Effort) -> tuple[Measured, float]:
         numbers = [str(torch.get_num_threads()), str(self.shape[2])]
         command = [sys.executable, "-m", "benchmarks.prepare", *numbers]
         first, *later = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
