@@ -12,8 +12,9 @@
 namespace {
 
 constexpr int64_t kTileBytes = 3072;     // of one value: a dozen values of a tile share the first-level cache
-constexpr int64_t kChunkRows = 96;       // rows of a stage without time that go through all phases together
+constexpr int64_t kChunkRows = 96;       // rows that go through all stages together, while they are in the second-level cache
 constexpr int64_t kPackingPays = 8;      // rows that must use a panel before packing all panels first pays
+constexpr int kMostStages = 4;
 constexpr int64_t kThreadPays = 1 << 17; // multiply-adds worth a second thread
 
 // Scratch that grows and is kept by its thread.
@@ -33,7 +34,7 @@ class Arena {
   char* memory = nullptr;
   int64_t size = 0;
 };
-static thread_local Arena scratch_arena, packed_arena;
+static thread_local Arena scratch_arena, packed_arena, transient_arena, table_arena;
 
 template <class T> static void fill_nan(T* p, int64_t n) {
   for (int64_t i = 0; i < n; i++) p[i] = T(__builtin_nan(""));
@@ -81,108 +82,114 @@ template <class T> static void pack(const Procedure& program, const Call& call, 
   });
 }
 
+// Memory handed out piece by piece. A first round without memory finds how much is needed.
+template <class T> struct Pieces {
+  char* base = nullptr;
+  int64_t used = 0;
+  template <class U = T> U* take(int64_t n) {
+    U* piece = reinterpret_cast<U*>(base + used);
+    used += parts(n * int64_t(sizeof(U)), 64) * 64;
+    return piece;
+  }
+};
+
 // One thread at work on one stage.
 template <class T> class Worker {
  public:
-  Worker(const Procedure& program, const Stage& stage, const Call& call, int64_t capacity)
-      : program(program), stage(stage), call(call), capacity(capacity) {
+  // Rows at most at once: of the thread's sequences in a loop, of a chunk otherwise.
+  void prepare(const Procedure& of_program, const Stage& of_stage, const Call& of_call, int64_t most_at_once, Pieces<T>& memory) {
+    program = &of_program, stage = &of_stage, call = &of_call, capacity = most_at_once;
     int64_t slots = 0, sums = 0, depth = 0;
-    for (int p = 0; p < stage.phase_count; p++) {
-      const Phase& phase = stage.phases[p];
+    widest_row = 0;
+    for (int p = 0; p < stage->phase_count; p++) {
+      const Phase& phase = stage->phases[p];
       slots = larger(slots, phase.slot_count), sums = larger(sums, phase.sum_count);
+      widest_row = larger(widest_row, tile_size(phase));
       for (int g = 0; g < phase.group_count; g++) depth = larger(depth, phase.groups[g].depth);
     }
-    widest_row = 0;
-    for (int p = 0; p < stage.phase_count; p++) widest_row = larger(widest_row, tile_size(stage.phases[p]));
-    int64_t need = 0;
-    auto reserve = [&](int64_t n) { int64_t at = need; need += rounded<T>(n) + lanes<T>; return at; };
-    int64_t at_slots = reserve(slots * widest_row), at_splats = reserve((program.constant_count + 3 * kMostRows) * lanes<T>);
-    int64_t at_sums = reserve(sums * capacity * lanes<T>), at_panel = reserve(depth * kVectorsAcross * lanes<T>);
-    int64_t at_locals = need;
-    for (int i = 0; i < stage.local_count; i++) reserve(capacity * stage.local_widths[i]);
-    for (int i = 0; i < stage.state_count; i++) reserve(2 * capacity * stage.states[i].width);
-    int64_t at_shifted = need;
-    if (stage.loop)
-      for (int i = 0; i < program.shifted_count; i++) reserve(capacity * program.array_widths[program.shifted[i].history]);
-    int64_t pointers = (stage.local_count + 2 * stage.state_count + 2 * program.shifted_count) * int64_t(sizeof(T*));
-    char* memory = scratch_arena.take(need * int64_t(sizeof(T)) + pointers);
-    T* base = reinterpret_cast<T*>(memory);
-    if (call.poison) fill_nan(base, need);
-    slot_memory = base + at_slots, splats = base + at_splats, sum_memory = base + at_sums, panel_memory = base + at_panel;
-    locals = reinterpret_cast<T**>(memory + need * int64_t(sizeof(T)));
-    states = locals + stage.local_count, nexts = states + stage.state_count;
-    shifted = nexts + stage.state_count, shifted_memory = shifted + program.shifted_count;
-    need = at_locals;
-    for (int i = 0; i < stage.local_count; i++) locals[i] = base + reserve(capacity * stage.local_widths[i]);
-    for (int i = 0; i < stage.state_count; i++) {
-      states[i] = base + reserve(2 * capacity * stage.states[i].width);
-      nexts[i] = states[i] + capacity * stage.states[i].width;
+    locals = memory.template take<T*>(stage->local_count);
+    states = memory.template take<T*>(stage->state_count), nexts = memory.template take<T*>(stage->state_count);
+    shifted = memory.template take<T*>(program->shifted_count), shifted_memory = memory.template take<T*>(program->shifted_count);
+    numbers = memory.take(0);
+    slot_memory = memory.take(slots * widest_row);
+    splats = memory.take((program->constant_count + 3 * kMostRows) * lanes<T>);
+    sum_memory = memory.take(sums * capacity * lanes<T>);
+    panel_memory = memory.take(depth * kVectorsAcross * lanes<T>);
+    for (int i = 0; i < stage->local_count; i++) set(locals, i, memory.take(capacity * stage->local_widths[i]), memory);
+    for (int i = 0; i < stage->state_count; i++) {
+      set(states, i, memory.take(capacity * stage->states[i].width), memory);
+      set(nexts, i, memory.take(capacity * stage->states[i].width), memory);
     }
-    need = at_shifted;
-    if (stage.loop)
-      for (int i = 0; i < program.shifted_count; i++) shifted_memory[i] = base + reserve(capacity * program.array_widths[program.shifted[i].history]);
-    for (int i = 0; i < program.constant_count; i++) store(splats + i * lanes<T>, splat(T(program.constants[i])));
+    for (int i = 0; i < program->shifted_count && stage->loop; i++) set(shifted_memory, i, memory.take(capacity * width_of(i)), memory);
+    end_of_numbers = memory.take(0);
+  }
+  void begin() {
+    if (call->poison) fill_nan(numbers, end_of_numbers - numbers);
+    for (int i = 0; i < program->constant_count; i++) store(splats + i * lanes<T>, splat(T(program->constants[i])));
   }
 
-  // Rows [from, to) of all N, in chunks that go through every phase together.
-  void over_rows(int64_t from, int64_t to, const T* packed) {
-    for (int64_t a = from; a < to; a += kChunkRows) {
-      first_row = a, array_row = a;
-      for (int p = 0; p < stage.phase_count; p++) run(stage.phases[p], a, smaller(a + kChunkRows, to), packed);
-    }
+  // Rows [from, to) of all N; `base`: the first row that transient arrays hold.
+  void over_rows(int64_t from, int64_t to, int64_t base, const T* packed) {
+    first_row = from, array_row = 0, transient_row = base;
+    for (int p = 0; p < stage->phase_count; p++) run(stage->phases[p], from, to, packed);
   }
 
-  // Sequences [from, to) over time. Active ones at each time are a prefix, because lengths fall with the row.
-  void over_time(int64_t from, int64_t to, const T* packed) {
-    first_row = from;
-    for (int i = 0; i < stage.state_count; i++)
-      if (T* last = array(stage.states[i].final)) copy_rows(last + from * stage.states[i].width, initial(i, from), (to - from) * stage.states[i].width);
-    int64_t before = 0;  // sequences of ours active in the step just done
-    for (int64_t step = 0; step < call.T; step++) {
-      int64_t t = stage.order > 0 ? step : call.T - 1 - step, active = larger(0, smaller(to, running(t)) - from);
-      if (!active && stage.order > 0) break;
-      for (int i = 0; i < stage.state_count; i++) {  // sequences that begin
-        int64_t width = stage.states[i].width, known = step ? before : 0;
-        if (active > known) copy_rows(states[i] + known * width, initial(i, from + known), (active - known) * width);
-      }
-      array_row = offset(t);
-      for (int i = 0; i < program.shifted_count; i++) find_shifted(i, t, from, active);
-      for (int p = 0; p < stage.phase_count; p++) run(stage.phases[p], from, from + active, packed);
-      int64_t stay = step + 1 == call.T ? 0 : stage.order > 0 ? larger(0, smaller(to, running(t + 1)) - from) : active;
-      for (int i = 0; i < stage.state_count; i++) {  // sequences that end
-        int64_t width = stage.states[i].width;
-        if (T* last = array(stage.states[i].final))
-          if (active > stay) copy_rows(last + (from + stay) * width, nexts[i] + stay * width, (active - stay) * width);
-        T* swap = states[i];
-        states[i] = nexts[i], nexts[i] = swap;
-      }
-      before = active;
+  // Before the first step of sequences [from, to): those that have no step keep their first state.
+  void start(int64_t from, int64_t to) {
+    first_row = from, last_row = to, before = 0, started = false;
+    for (int i = 0; i < stage->state_count; i++)
+      if (T* last = array(stage->states[i].final)) copy_rows(last + from * stage->states[i].width, initial(i, from), (to - from) * stage->states[i].width);
+  }
+  // Active sequences at each time are a prefix, because lengths fall with the row.
+  void step(int64_t t, int64_t base, const T* packed) {
+    int64_t from = first_row, active = larger(0, smaller(last_row, running(t)) - from);
+    for (int i = 0; i < stage->state_count; i++) {  // sequences that begin
+      int64_t width = stage->states[i].width, known = started ? before : 0;
+      if (active > known) copy_rows(states[i] + known * width, initial(i, from + known), (active - known) * width);
     }
+    array_row = offset(t), transient_row = base;
+    for (int i = 0; i < program->shifted_count && active; i++) find_shifted(i, t, from, active);
+    for (int p = 0; p < stage->phase_count; p++) run(stage->phases[p], from, from + active, packed);
+    bool last_step = stage->order > 0 ? t + 1 == call->T : t == 0;
+    int64_t stay = last_step ? 0 : stage->order > 0 ? larger(0, smaller(last_row, running(t + 1)) - from) : active;
+    for (int i = 0; i < stage->state_count; i++) {  // sequences that end
+      int64_t width = stage->states[i].width;
+      if (T* last = array(stage->states[i].final))
+        if (active > stay) copy_rows(last + (from + stay) * width, nexts[i] + stay * width, (active - stay) * width);
+      T* swap = states[i];
+      states[i] = nexts[i], nexts[i] = swap;
+    }
+    before = active, started = true;
   }
 
  private:
   static constexpr int64_t kMostRows = tile_elements<T> / lanes<T> + kRowsDown + 8;
-  const Procedure& program;
-  const Stage& stage;
-  const Call& call;
-  int64_t capacity, widest_row, first_row = 0, array_row = 0;
-  T *slot_memory, *splats, *sum_memory, *panel_memory;
+  const Procedure* program;
+  const Stage* stage;
+  const Call* call;
+  int64_t capacity, widest_row, first_row, last_row, array_row, transient_row, before;
+  bool started;
+  T *numbers, *end_of_numbers, *slot_memory, *splats, *sum_memory, *panel_memory;
   T **locals, **states, **nexts, **shifted, **shifted_memory;
 
-  T* array(int index) const { return index < 0 ? nullptr : static_cast<T*>(call.arrays[index]); }
-  int64_t offset(int64_t t) const { return call.offset ? call.offset[t] : t * call.B; }
-  int64_t running(int64_t t) const { return call.offset ? call.offset[t + 1] - call.offset[t] : call.B; }
+  static void set(T** pointers, int i, T* to, const Pieces<T>& memory) {
+    if (memory.base) pointers[i] = to;
+  }
+  int64_t width_of(int shifted_array) const { return program->array_widths[program->shifted[shifted_array].history]; }
+  T* array(int index) const { return index < 0 ? nullptr : static_cast<T*>(call->arrays[index]); }
+  int64_t offset(int64_t t) const { return call->offset ? call->offset[t] : t * call->B; }
+  int64_t running(int64_t t) const { return call->offset ? call->offset[t + 1] - call->offset[t] : call->B; }
   const T* initial(int state, int64_t row) const {
-    const T* p = array(stage.states[state].initial);
-    return p ? p + row * stage.states[state].width : nullptr;
+    const T* p = array(stage->states[state].initial);
+    return p ? p + row * stage->states[state].width : nullptr;
   }
 
   // Rows one step earlier: a pointer into the history where one will do, else a copy of rows from two places.
   void find_shifted(int i, int64_t t, int64_t from, int64_t active) {
-    const Shifted& s = program.shifted[i];
-    int64_t width = program.array_widths[s.history], earlier = t - s.order;
+    const Shifted& s = program->shifted[i];
+    int64_t width = program->array_widths[s.history], earlier = t - s.order;
     T *history = array(s.history), *start = array(s.initial);
-    bool edge = earlier < 0 || earlier >= call.T;
+    bool edge = earlier < 0 || earlier >= call->T;
     int64_t known = edge ? 0 : smaller(active, larger(0, running(earlier) - from));
     if (known == active && history && !edge) {
       shifted[i] = history + (offset(earlier) + from) * width;
@@ -210,12 +217,16 @@ template <class T> class Worker {
   // First number of the row array an operand names, for the loop's row `row`, and its row stride.
   T* locate(const Operand& o, int64_t row, int64_t& stride) const {
     switch (o.place) {
-      case kRows: stride = program.array_widths[o.index]; return array(o.index) ? array(o.index) + (stage.loop ? array_row + row : row) * stride + o.column : nullptr;
-      case kShifted: stride = program.array_widths[program.shifted[o.index].history]; return shifted[o.index] + (row - first_row) * stride + o.column;
-      case kLocal: stride = stage.local_widths[o.index]; return locals[o.index] + (row - first_row) * stride + o.column;
-      case kState: stride = stage.states[o.index].width; return states[o.index] + (row - first_row) * stride + o.column;
-      case kNext: stride = stage.states[o.index].width; return nexts[o.index] + (row - first_row) * stride + o.column;
-      case kVector: stride = 0; return static_cast<T*>(const_cast<void*>(call.vectors[o.index])) + o.column;
+      case kRows: {
+        stride = program->array_widths[o.index];
+        T* p = array(o.index);
+        return p ? p + (array_row + row - (call->transient[o.index] ? transient_row : 0)) * stride + o.column : nullptr;
+      }
+      case kShifted: stride = program->array_widths[program->shifted[o.index].history]; return shifted[o.index] + (row - first_row) * stride + o.column;
+      case kLocal: stride = stage->local_widths[o.index]; return locals[o.index] + (row - first_row) * stride + o.column;
+      case kState: stride = stage->states[o.index].width; return states[o.index] + (row - first_row) * stride + o.column;
+      case kNext: stride = stage->states[o.index].width; return nexts[o.index] + (row - first_row) * stride + o.column;
+      case kVector: stride = 0; return static_cast<T*>(const_cast<void*>(call->vectors[o.index])) + o.column;
       default: return nullptr;
     }
   }
@@ -227,7 +238,7 @@ template <class T> class Worker {
     int64_t stride = 0;
     T* p = locate(o, row, stride);
     if (!o.broadcast) return {p ? p + column : nullptr, stride, lanes<T>, true};
-    T* spread = splats + (program.constant_count + argument * kMostRows) * lanes<T>;
+    T* spread = splats + (program->constant_count + argument * kMostRows) * lanes<T>;
     int64_t rows = stride ? e.rows : 1;
     for (int64_t r = 0; r < rows; r++) store(spread + r * lanes<T>, splat(p[r * stride]));
     return {spread, stride ? lanes<T> : 0, 0, false};
@@ -284,7 +295,7 @@ template <class T> class Worker {
         if (packed)
           W = packed + group.packed + u * unit_size<T>(group) + int64_t(p.first(panel)) * group.depth * lanes<T>;
         else
-          pack_panel<T>(group, call, phase.width, u, panel, panel_memory);
+          pack_panel<T>(group, *call, phase.width, u, panel, panel_memory);
         bool pair = packed && e.rows == 1 && p.count == 1 && p.vectors == kVectorsAcross && (u + 2) * unit <= column + e.width;
         multiply_panel(group, p, panel, e, row, column, u, pair, a, a_stride, W);
         u += pair;
@@ -339,29 +350,68 @@ static int64_t share(const Call& call, int thread, int of) {
   return thread == of ? call.B : row;
 }
 
-template <class T> static void run(const Procedure& program, const Call& call) {
-  const T* packed = static_cast<const T*>(call.packed);
+// Arrays whose address is 1 live for one chunk: memory of ours.
+template <class T> static void place_transient(const Procedure& program, Call& call, int64_t steps) {
+  char* table = table_arena.take(program.array_count * int64_t(sizeof(void*) + 1) + 1);
+  void** arrays = reinterpret_cast<void**>(table);
+  bool* transient = reinterpret_cast<bool*>(table + program.array_count * int64_t(sizeof(void*)));
+  Pieces<T> memory;
+  for (int round = 0; round < 2; round++) {
+    for (int i = 0; i < program.array_count; i++) {
+      transient[i] = call.arrays[i] == kTransient;
+      arrays[i] = transient[i] ? memory.take(steps * call.B * program.array_widths[i]) : call.arrays[i];
+    }
+    if (!round) memory = {transient_arena.take(memory.used), 0};
+  }
+  if (call.poison) fill_nan(reinterpret_cast<T*>(memory.base), memory.used / int64_t(sizeof(T)));
+  call.arrays = arrays, call.transient = transient;
+}
+
+// The rows of a few steps go through all stages before the next few, so that what one stage writes is still in the
+// second-level cache when the next reads it. Arrays marked transient hold the rows of one such chunk only.
+template <class T> static void run_chunks(const Procedure& program, const Call& call, const T* packed, int64_t steps, int thread, int of) {
+  Worker<T> workers[kMostStages];
+  int64_t from = share(call, thread, of), to = share(call, thread + 1, of), chunk_rows = steps * call.B;
+  auto prepare = [&](Pieces<T> memory) {
+    for (int s = 0; s < program.stage_count; s++) workers[s].prepare(program, program.stages[s], call, larger(1, program.stages[s].loop ? to - from : parts(chunk_rows, of)), memory);
+    return memory.used;
+  };
+  prepare({scratch_arena.take(prepare({})), 0});
+  int64_t order = 1;
+  for (int s = 0; s < program.stage_count; s++) {
+    workers[s].begin();
+    if (program.stages[s].loop) workers[s].start(from, to), order = program.stages[s].order;
+  }
+  int64_t chunks = parts(call.T, steps);
+  for (int64_t c = 0; c < chunks; c++) {
+    int64_t first = (order > 0 ? c : chunks - 1 - c) * steps, last = smaller(first + steps, call.T);
+    int64_t a = call.offset ? call.offset[first] : first * call.B, b = call.offset ? call.offset[last] : last * call.B;
+    for (int s = 0; s < program.stage_count; s++) {
+      if (!program.stages[s].loop)
+        workers[s].over_rows(a + (b - a) * thread / of, a + (b - a) * (thread + 1) / of, a, packed);
+      else
+        for (int64_t t = first; t < last; t++) workers[s].step(order > 0 ? t : last - 1 - (t - first), a, packed);
+      if (of > 1) Threads::barrier();
+    }
+  }
+}
+
+template <class T> static void run(const Procedure& program, const Call& given) {
+  if (program.stage_count > kMostStages) abort();
+  Call call = given;
   int64_t work = 0;
   for (int s = 0; s < program.stage_count; s++) work += multiply_adds_a_row<T>(program.stages[s]) * call.N;
-  Call mine = call;
-  mine.threads = int32_t(smaller(call.threads, larger(1, work / kThreadPays)));
+  call.threads = int32_t(smaller(call.threads, larger(1, work / kThreadPays)));
+  const T* packed = static_cast<const T*>(call.packed);
   if (!packed && call.N > kPackingPays) {
     T* memory = reinterpret_cast<T*>(packed_arena.take(program.packed_size * int64_t(sizeof(T))));
     if (call.poison) fill_nan(memory, program.packed_size);
-    pack<T>(program, mine, memory);
+    pack<T>(program, call, memory);
     packed = memory;
   }
-  for (int s = 0; s < program.stage_count; s++) {
-    const Stage& stage = program.stages[s];
-    int64_t total = stage.loop ? call.B : call.N;
-    int threads = int(smaller(mine.threads, larger(1, total)));
-    Threads::run(threads, [&](int thread, int of) {
-      int64_t from = stage.loop ? share(mine, thread, of) : total * thread / of;
-      int64_t to = stage.loop ? share(mine, thread + 1, of) : total * (thread + 1) / of;
-      Worker<T> worker(program, stage, mine, stage.loop ? to - from : smaller(to - from, kChunkRows));
-      stage.loop ? worker.over_time(from, to, packed) : worker.over_rows(from, to, packed);
-    });
-  }
+  int64_t steps = call.B ? larger(1, smaller(call.T, kChunkRows / call.B)) : 1;
+  place_transient<T>(program, call, steps);
+  Threads::run(call.threads, [&](int thread, int of) { run_chunks<T>(program, call, packed, steps, thread, of); });
 }
 
 template <class T> static void apply(int32_t code, int64_t n, const void* a, const void* b, const void* c, void* to) {

@@ -180,7 +180,7 @@ void run(const Program& program, int64_t T, int64_t B, int64_t N, intptr_t offse
   auto m = addresses<const void*>(matrices, program.matrix_count(), "matrices");
   auto s = addresses<int64_t>(strides, program.matrix_count(), "strides");
   auto v = addresses<const void*>(vectors, program.vector_count(), "vectors");
-  Call call{T, B, N, reinterpret_cast<const int64_t*>(offset), threads, poison_scratch, a.data(), m.data(), s.data(), v.data(), nullptr};
+  Call call{T, B, N, reinterpret_cast<const int64_t*>(offset), threads, poison_scratch, a.data(), nullptr, m.data(), s.data(), v.data(), nullptr};
   if (N > 8) {
     nb::gil_scoped_release release;
     machine()->run[program.kind](program.procedure, call);
@@ -220,7 +220,7 @@ class Session {
   int64_t B;
   size_t input, output;
   std::unique_ptr<void, decltype(&std::free)> packed;
-  Call make() { return {1, B, B, nullptr, 1, poison_scratch, a.data(), m.data(), s.data(), v.data(), packed.get()}; }
+  Call make() { return {1, B, B, nullptr, 1, poison_scratch, a.data(), nullptr, m.data(), s.data(), v.data(), packed.get()}; }
 };
 
 void apply(bool is_double, int code, int64_t n, intptr_t a, intptr_t b, intptr_t c, intptr_t to) {

@@ -71,12 +71,15 @@ struct Procedure {
   int64_t packed_size;  // elements of all panels; set by layout()
 };
 
+inline void* const kTransient = reinterpret_cast<void*>(1);
+
 struct Call {
   int64_t T, B, N;
   const int64_t* offset;  // T + 1 numbers: the first row of each time; null when every sequence has length T
   int32_t threads;
   bool poison;            // tests: fill scratch with NaN first
-  void* const* arrays;
+  void* const* arrays;    // null: left out; kTransient: needed only while a chunk of rows goes through the stages
+  const bool* transient;  // which were kTransient; set by run()
   const void* const* matrices;
   const int64_t* matrix_strides;
   const void* const* vectors;

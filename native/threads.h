@@ -13,6 +13,10 @@ class Threads {
 #pragma omp parallel num_threads(threads)
     guarded(work, omp_get_thread_num(), omp_get_num_threads());
   }
+  // Only in a team of more than one.
+  static void barrier() {
+#pragma omp barrier
+  }
   static bool forked() {
     static const pid_t loaded = getpid();
     return getpid() != loaded;

@@ -26,6 +26,7 @@ def _load() -> Any:
 
 
 _native = _load()
+_TRANSIENT = 1  # the address of an array that is needed only while a chunk of rows goes through the stages
 
 
 def available() -> str:
@@ -59,6 +60,11 @@ def _reads(values: Sequence[Value], more: Sequence[Value] = ()) -> dict[Value, N
     for v in more:
         visit(v)
     return found
+
+
+def _base(v: Value) -> Value:
+    """What a slice or a broadcast is a view of."""
+    return _base(v.args[0]) if v.op in ("slice", "broadcast") else v
 
 
 def _prune(values: Sequence[Value], wanted: Sequence[Value]) -> list[Value]:
@@ -203,8 +209,10 @@ class _Forward:
         after = PartEncoder(memory, plan.after, [v for v in [*kept, plan.output] if v in in_after], [v for v in kept if v in in_after])
         stages = [e.encode() for e, values in ((before, plan.before), (body, plan.nexts), (after, plan.after)) if values]
         self.program = _Program(memory, stages, plan.statics)
-        self.widths = [v.width for _, v in self.scratch], [v.width for _, v in (*self.scratch, *self.kept)]
-        self.block_arrays = [a for a, _ in self.scratch], [a for a, _ in (*self.scratch, *self.kept)]
+        under = {a for _, a in self.over}
+        lasting = [(a, v) for a, v in self.scratch if a in under or v in read_later]
+        self.kept = [*lasting, *self.kept]
+        self.transient = [a for a, _ in self.scratch], [a for a, _ in self.scratch if (a, _) not in lasting]
         self.out_width = plan.output.width
         self.state_widths = [s.width for s in plan.states.values()]
 
@@ -215,12 +223,14 @@ class _Forward:
         return [n for s, n in pairs if s in later or n in later]
 
     def run(self, layout: Layout, inputs: Sequence[Tensor], statics: Sequence[Tensor], states: Sequence[Tensor | None], keep: bool,
-            ) -> tuple[Tensor, list[Tensor], _Block]:
+            ) -> tuple[Tensor, list[Tensor], _Block | None]:
         like = inputs[0]
         output = inputs[self.output_input].clone() if self.output_input is not None else torch.empty(layout.N, self.out_width, dtype=like.dtype)
         last = [torch.empty(layout.B, w, dtype=like.dtype) for w in self.state_widths]
-        block = _Block(self.widths[keep], layout.N, like.dtype)
+        block = _Block([v.width for _, v in self.kept], layout.N, like.dtype) if keep else None
         arrays = [0] * len(self.program.memory.array_widths)
+        for i in self.transient[keep]:
+            arrays[i] = _TRANSIENT
         for i, x in zip(self.inputs, inputs, strict=True):
             arrays[i] = x.data_ptr()
         for i, s in zip(self.initial, states, strict=True):
@@ -229,9 +239,9 @@ class _Forward:
             arrays[i] = s.data_ptr()
         if self.output_input is None:
             arrays[self.output] = output.data_ptr()
-        for i, p in zip(self.block_arrays[keep], block.pointers, strict=True):
-            arrays[i] = p
-        if keep:
+        if block is not None:
+            for (i, _), p in zip(self.kept, block.pointers, strict=True):
+                arrays[i] = p
             for i, under in self.over:
                 arrays[i] = arrays[under]
         self.program.run(layout, arrays, statics, like.dtype)
@@ -298,7 +308,10 @@ class _Backward:
         stored.update(previous)
         before_code = PartEncoder(memory, before, [v for v in before if v in outputs and v not in in_body and v not in in_after]).encode() if before else None
         self.program = _Program(memory, [c for c in (after_code, body_code, before_code) if c is not None], plan.statics)
-        self.widths = [v.width for v in self.made]
+        lasting = {_base(v) for v in wanted}
+        self.lasting = [v for v in self.made if v in lasting]
+        self.transient = [a for a, v in zip(self.arrays, self.made, strict=True) if v not in lasting]
+        self.widths = [v.width for v in self.lasting]
 
     def run(self, layout: Layout, saved: "_Saved", inputs: Sequence[Tensor], statics: Sequence[Tensor], states: Sequence[Tensor | None], output: Tensor,
             d_output: Tensor | None, d_last: Sequence[Tensor | None], need_statics: Sequence[bool],
@@ -316,8 +329,10 @@ class _Backward:
             arrays[i] = t.data_ptr() if t is not None else 0
         made = _Block(self.widths, layout.N, like.dtype)
         separate = {v: torch.empty(layout.N, v.width, dtype=like.dtype) for v in self.d_inputs if v is not None}
-        for i, v, p in zip(self.arrays, self.made, made.pointers, strict=True):
-            arrays[i] = separate[v].data_ptr() if v in separate else p
+        for i in self.transient:
+            arrays[i] = _TRANSIENT
+        for v, p in zip(self.lasting, made.pointers, strict=True):
+            arrays[self.program.memory.stored[v][0]] = separate[v].data_ptr() if v in separate else p
         self.program.run(layout, arrays, statics, like.dtype)
         rows = _Rows(self, layout, theirs, made, separate, states)
         d_inputs = [separate[v] if v is not None and v in separate else rows.of(v).clone() if v is not None else None for v in self.d_inputs]
@@ -345,14 +360,15 @@ class _Backward:
 class _Saved:
     """What a forward call keeps for its backward: one block of memory, written once."""
 
-    def __init__(self, forward: _Forward, block: _Block) -> None:
+    def __init__(self, forward: _Forward, block: _Block | None) -> None:
         self.forward, self.block = forward, block
 
     def arrays(self, inputs: Sequence[Tensor], output: Tensor) -> dict[int, Tensor]:
         f = self.forward
         found = dict(zip(f.inputs, inputs, strict=True))
         found.setdefault(f.output, output)
-        for n, i in enumerate(f.block_arrays[True]):
+        assert self.block is not None, "this forward call kept nothing for a backward one"
+        for n, (i, _) in enumerate(f.kept):
             found[i] = self.block.view(n)
         for i, under in f.over:
             found[i] = found[under]
@@ -364,7 +380,7 @@ class _Rows:
 
     def __init__(self, program: _Backward, layout: Layout, theirs: dict[int, Tensor], made: _Block, separate: dict[Value, Tensor], states: Sequence[Tensor | None]) -> None:
         self.program, self.layout, self.theirs, self.made, self.separate, self.states = program, layout, theirs, made, separate, states
-        self.index = {v: n for n, v in enumerate(program.made)}
+        self.index = {v: n for n, v in enumerate(program.lasting)}
 
     def of(self, v: Value) -> Tensor:
         """(N, width)."""
