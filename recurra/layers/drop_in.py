@@ -120,10 +120,11 @@ class DropIn(Layer, torch.nn.RNNBase):
 
     def _fits(self, x: Tensor, hx: Any, packed_batch: int = -1) -> bool:
         """Whether torch.nn would take these arguments; False also where it is more lenient."""
-        weight: Any = self.weight_ih_l0
+        dim, weight = x.dim(), self._parameters.get("weight_ih_l0", None)
+        if weight is None:
+            weight = self.weight_ih_l0
         if x.shape[-1:] != weight.shape[1:] or x.dtype != weight.dtype or x.device != weight.device:
             return False
-        dim = x.dim()
         if packed_batch >= 0:
             return dim == 2 and (hx is None or self._state_fits(hx, x, packed_batch, True))
         if dim != 3:
