@@ -6,6 +6,7 @@ few steps; nothing else is changed.
 
 import functools
 import io
+import os
 import re
 import shlex
 import subprocess
@@ -124,6 +125,8 @@ def code(snippet: Snippet) -> list[str]:
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=name)
 def test_examples_run(example: Path, workplace: Path) -> None:
-    done = subprocess.run([sys.executable, str(example)], capture_output=True, text=True, timeout=120, cwd=workplace)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}  # for a checkout that is not installed
+    command = [sys.executable, str(example)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=workplace, env=environment)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
