@@ -1,6 +1,18 @@
 """The one door to speed: `unroll` means what `scan` means, and chooses who runs it; `explain` says who did."""
 
-from recurra.unroll.door import strict, unroll, unroll_packed
-from recurra.unroll.explanation import Explanation, describe, explain
+from recurra.unroll.door import Visit, strict, unroll, unroll_packed, visits
+from recurra.unroll.explanation import Description, Explanation, describe, explain
+from recurra.unroll.stepper import Stepper
 
-__all__ = ["Explanation", "describe", "explain", "strict", "unroll", "unroll_packed"]
+__all__ = [
+    "Description",
+    "Explanation",
+    "Stepper",
+    "Visit",
+    "describe",
+    "explain",
+    "strict",
+    "unroll",
+    "unroll_packed",
+    "visits",
+]

@@ -42,11 +42,11 @@ class Compiled:
         self.zero_start = type(cell).initial is Cell.initial
         self._fingerprint = Fingerprint(cell)
         self._places = _places(cell)
-        self._names = tuple(self._places)
+        self.names = tuple(self._places)
         self._homes = tuple(self._places.values())
         tensors = self._gather(weights)
         self._key = [(t.shape, t.dtype, t.device) for t in tensors]
-        named = dict(zip(self._names, tensors, strict=True))
+        named = dict(zip(self.names, tensors, strict=True))
         self.dtype, self.device = rows_of(named)
         self._layouts: dict[tuple[int, int, bool], Layout] = {}
         self.plan: Plan | None = None
@@ -78,10 +78,10 @@ class Compiled:
         backward = backward_of(plan)
         self.plan, self.backward = plan, backward
         self.evaluate = Evaluator(plan.statics)
-        places = {name: k for k, name in enumerate(self._names)}
+        places = {name: k for k, name in enumerate(self.names)}
         if self.evaluate.trivial:
             self._operands = tuple(places[name] for name in self.evaluate.parameters)
-            self._in_order = self._operands == tuple(range(len(self._names)))
+            self._in_order = self._operands == tuple(range(len(self.names)))
         if self.device.type != "cpu":
             raise Unsupported(f"the weights are on {self.device}, and the native machine runs on the CPU")
         self.executor = native.prepare(plan, backward)
@@ -90,8 +90,8 @@ class Compiled:
         """Every parameter and buffer, in the order of the names."""
         if weights is None:
             return [home[key] for home, key in self._homes]
-        if len(weights) == len(self._names):
-            return [weights[name] for name in self._names]
+        if len(weights) == len(self.names):
+            return [weights[name] for name in self.names]
         return [weights[n] if n in weights else home[key] for n, (home, key) in self._places.items()]
 
     def weights_if_it_holds(self, weights: Weights | None) -> list[Tensor] | None:
@@ -113,7 +113,7 @@ class Compiled:
             return tensors
         if self._operands is not None:
             return [tensors[k] for k in self._operands]
-        return self.evaluate(dict(zip(self._names, tensors, strict=True)), self.dtype, self.device)
+        return self.evaluate(dict(zip(self.names, tensors, strict=True)), self.dtype, self.device)
 
     def layout(self, T: int, B: int, reverse: bool) -> Layout:
         """The layout of B sequences of T steps."""

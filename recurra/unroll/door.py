@@ -40,6 +40,7 @@ class Visit:
     line: str
     T: int
     B: int
+    weights: Weights | None
 
 
 class _Here(threading.local):
@@ -101,11 +102,11 @@ def unroll(
         states = _initial(cell, x, B, weights)
     packing = None if lengths is None else pack(check_lengths(lengths, T, B), T, reverse, x.device)
     if packing is None:
-        y, last = _run(compiled, cell, compiled.layout(T, B, reverse), x, states, tensors)
+        y, last = _run(compiled, cell, compiled.layout(T, B, reverse), x, states, tensors, weights)
         return y.view(T, B, -1) if y.numel() else y.reshape(T, B, y.shape[1]), last
     if states is not None:
         states = packing.sorted(states)
-    y, last = _run(compiled, cell, packing.layout, packing.rows(x), states, tensors)
+    y, last = _run(compiled, cell, packing.layout, packing.rows(x), states, tensors, weights)
     return packing.padded(y, T), packing.unsorted(last)
 
 
@@ -129,7 +130,7 @@ def unroll_packed(
         states = check_states(compiled.name, cell.state_sizes, states, B)
     elif not compiled.zero_start:
         states = _initial(cell, data, B, weights)
-    return _run(compiled, cell, Layout(len(sizes), B, sizes, reverse), data, states, tensors)
+    return _run(compiled, cell, Layout(len(sizes), B, sizes, reverse), data, states, tensors, weights)
 
 
 def _unfit(compiled: Compiled, x: Tensor, states: States | None) -> str:
@@ -147,16 +148,22 @@ def _foreign(compiled: Compiled, t: Tensor) -> str:
 
 
 def _run(
-    compiled: Compiled, cell: Cell, layout: Layout, x: Tensor, states: States | None, tensors: list[Tensor]
+    compiled: Compiled,
+    cell: Cell,
+    layout: Layout,
+    x: Tensor,
+    states: States | None,
+    tensors: list[Tensor],
+    weights: Weights | None,
 ) -> tuple[Tensor, States]:
     """x: (N, D), or (T, B, D) when all sequences are as long. Returns rows (N, m) and the last states."""
     statics = compiled.statics(tensors)
     first: Sequence[Tensor | None] = compiled.zeros if states is None else [s.contiguous() for s in states]
     if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
-        _note(cell, compiled, "PyTorch", layout, "a function transform or forward mode is active")
+        _note(cell, compiled, weights, "PyTorch", layout, "a function transform or forward mode is active")
         return run_in_pytorch(compiled, layout, x.reshape(layout.N, compiled.input_size), first, statics)
     if _here.visits is not None:
-        _note(cell, compiled, "native machine", layout)
+        _note(cell, compiled, weights, "native machine", layout)
     if torch.is_grad_enabled() and (x.requires_grad or _differentiable(statics) or _differentiable(first)):
         rows = x.reshape(layout.N, compiled.input_size).contiguous()
         y, *last = SequenceOperation.apply(compiled, layout, len(first), rows, *first, *statics)  # type: ignore[no-untyped-call]
@@ -216,13 +223,17 @@ def _fall_back(
 ) -> tuple[Tensor, States]:
     """scan, and nobody can say that it was silent: an error in strict mode, and told by `explain`."""
     line = compiled.line if reason == compiled.reason else ""
-    if not compiled.broken and (_here.strict or os.environ.get("RECURRA_STRICT", "0") not in ("", "0")):
-        raise StrictError(
-            f"{compiled.name} would run on scan, not on the native machine: {reason}." + (f" See {line}" if line else "")
-        )
+    refuse_in_strict(compiled, reason, line)
     if _here.visits is not None:
-        _here.visits.append(Visit(cell, compiled, "scan", reason, line, x.shape[0], x.shape[1]))
+        _here.visits.append(Visit(cell, compiled, "scan", reason, line, x.shape[0], x.shape[1], weights))
     return _scan(cell, x, states, lengths, reverse, weights)
+
+
+def refuse_in_strict(compiled: Compiled, reason: str, line: str) -> None:
+    """StrictError, in strict mode: the cell cannot run on the native machine."""
+    if not compiled.broken and (_here.strict or os.environ.get("RECURRA_STRICT", "0") not in ("", "0")):
+        see = f" See {line}" if line else ""
+        raise StrictError(f"{compiled.name} would run on scan, not on the native machine: {reason}.{see}")
 
 
 def _packed_scan(
@@ -243,9 +254,11 @@ def _packed_scan(
     return y[mask], last
 
 
-def _note(cell: Cell, compiled: Compiled, executor: str, layout: Layout, reason: str = "") -> None:
+def _note(
+    cell: Cell, compiled: Compiled, weights: Weights | None, executor: str, layout: Layout, reason: str = ""
+) -> None:
     if _here.visits is not None:
-        _here.visits.append(Visit(cell, compiled, executor, reason, "", layout.T, layout.B))
+        _here.visits.append(Visit(cell, compiled, executor, reason, "", layout.T, layout.B, weights))
 
 
 __all__ = ["Visit", "strict", "unroll", "unroll_packed", "visits"]

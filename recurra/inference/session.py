@@ -1,0 +1,285 @@
+"""Session: a layer run one step at a time, with its weights packed once and its state kept."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from recurra.errors import InputError
+from recurra.layers import Bidirectional, Recurrent, Residual, Stack
+from recurra.unroll import Stepper, Visit, visits
+
+
+class Session:
+    """y_t = session.step(x_t): what `layer` gives for a whole sequence, one step at a time.
+
+        session = recurra.Session(layer)
+        for x in rows:               # (B, D) as they arrive
+            y = session.step(x)      # (B, m), the session's own buffer: the next step writes it again
+
+    The session is a snapshot of the layer's weights; `refresh()` takes new ones. There is no dropout between layers.
+    layer: Recurrent, a unidirectional RNN, LSTM or GRU, or a Stack or Residual of them; batch_first does not matter.
+    state: a state to begin with, as the layer returns it; None: the layer's own beginning.
+    The number of rows B is that of the first step, or of `state`; it can change only with `reset()`.
+    Raises InputError for a layer that reads backwards in time, and for rows that do not fit.
+    """
+
+    def __init__(self, layer: nn.Module, state: Any = None) -> None:
+        self.layer = layer
+        self._refuse(layer)
+        self._first = state
+        self._batch = 0
+        self._leaves: list[_Leaf] = []
+        if state is not None:
+            self._prepare(_rows_of(state))
+
+    # ---- stepping
+
+    def step(self, x: Tensor, out: Tensor | None = None) -> Tensor:
+        """One step from x (B, D) to y (B, m): the session's own buffer, or `out`."""
+        if x.shape != self._shape or x.dtype is not self._dtype or not x.is_contiguous():
+            x = self._fitting(x)
+        if out is None:
+            y = self._buffer
+        else:
+            y = out
+            self._check_out(out)
+        if self._only is not None:
+            self._only.step(x.data_ptr(), y.data_ptr())
+        else:
+            self._walk(x, y)
+        return y
+
+    _shape: tuple[int, ...] | torch.Size = ()
+    _dtype: torch.dtype | None = None
+    _only: Any = None  # the native handle, when the layer is one cell on the native machine
+    _buffer: Tensor
+
+    def _walk(self, x: Tensor, y: Tensor) -> None:
+        rows = [x, *self._rows[:-1], y]
+        for move in self._moves:
+            if move.leaf is not None:
+                move.leaf.step(rows[move.source], rows[move.to])
+            else:
+                torch.add(rows[move.source], rows[move.other], out=rows[move.to])
+
+    # ---- state and weights
+
+    @property
+    def state(self) -> Any:
+        """The state after the last step, as the layer returns it: copies. None before the first step."""
+        return None if not self._leaves else _state_of(self.layer, iter(self._leaves))
+
+    @state.setter
+    def state(self, value: Any) -> None:
+        if not self._leaves:
+            self._first = value
+            if value is not None:
+                self._prepare(_rows_of(value))
+        elif value is None:
+            self._begin_anew()
+        else:
+            _set_state(self.layer, value, iter(self._leaves))
+
+    def reset(self) -> None:
+        """Back to the beginning: the state that the session was made with, or the layer's own."""
+        first = self._first
+        if self._leaves and first is not None:
+            _set_state(self.layer, first, iter(self._leaves))
+        elif self._leaves:
+            self._begin_anew()
+
+    def refresh(self) -> None:
+        """Takes the layer's weights as they are now; the state stays."""
+        if self._leaves:
+            fresh = iter(_visits_of(self.layer, self._batch))
+            for leaf in self._leaves:
+                leaf.refresh([next(fresh) for _ in leaf.steppers])
+            self._settle()
+
+    def _begin_anew(self) -> None:
+        for leaf in self._leaves:
+            for stepper in leaf.steppers:
+                stepper.set_states(tuple(stepper.first_states()))
+
+    # ---- preparation
+
+    def _refuse(self, layer: nn.Module) -> None:
+        for module in layer.modules():
+            if isinstance(module, Bidirectional) or getattr(module, "bidirectional", False):
+                raise InputError(
+                    f"{type(module).__name__} reads the sequence from its end, which a session does not know yet. "
+                    "Give Session a unidirectional layer."
+                )
+        if not isinstance(layer, (Recurrent, Stack, Residual, nn.RNNBase)):
+            raise InputError(f"Session runs Recurra's layers, and {type(layer).__name__} is none.")
+
+    def _fitting(self, x: Tensor) -> Tensor:
+        """x as the steppers read it; prepares the session at the first step."""
+        if x.dim() != 2:
+            raise InputError(f"a session's step takes x (B, D), one row for each sequence, and got {tuple(x.shape)}.")
+        if not self._leaves:
+            self._prepare(x.shape[0])
+        if x.shape != self._shape:
+            raise InputError(
+                f"this session runs x of shape {tuple(self._shape)} and got {tuple(x.shape)}. "
+                "Make a session for each number of rows."
+            )
+        if x.dtype is not self._dtype:
+            raise InputError(f"x is {x.dtype} and the session's weights are {self._dtype}. Convert one of them.")
+        return x.contiguous()
+
+    def _check_out(self, out: Tensor) -> None:
+        if out.shape != self._buffer.shape or out.dtype is not self._dtype or not out.is_contiguous():
+            raise InputError(
+                f"out must be a contiguous {self._dtype} tensor of shape {tuple(self._buffer.shape)}, "
+                f"and is {out.dtype} of shape {tuple(out.shape)}."
+            )
+
+    def _prepare(self, batch: int) -> None:
+        self._batch = batch
+        fresh = iter(_visits_of(self.layer, batch))
+        self._leaves = [_Leaf([next(fresh) for _ in range(n)], batch) for n in _cells_of(self.layer)]
+        if self._first is not None:
+            _set_state(self.layer, self._first, iter(self._leaves))
+        self._settle()
+
+    def _settle(self) -> None:
+        """The moves from x to y, with a buffer for each result."""
+        self._moves: list[_Move] = []
+        first = self._leaves[0].steppers[0].first_row()
+        self._rows: list[Tensor] = []
+        widths = [first.shape[1]]
+        _plan(self.layer, iter(self._leaves), self._moves, widths, 0)
+        self._rows = [first.new_zeros(self._batch, n) for n in widths[1:]]
+        self._buffer = self._rows[-1]
+        self._shape, self._dtype = first.shape, first.dtype
+        only = self._moves[0].leaf if len(self._moves) == 1 else None
+        self._only = only.native if only is not None else None
+
+
+class _Move:
+    """rows[to] = leaf(rows[source]), or rows[source] + rows[other]. Row 0 is x."""
+
+    __slots__ = ("leaf", "other", "source", "to")
+
+    def __init__(self, leaf: Stepper | None, source: int, other: int, to: int) -> None:
+        self.leaf, self.source, self.other, self.to = leaf, source, other, to
+
+
+class _Leaf:
+    """A layer without layers inside: one cell, or the cells of a deep RNN, LSTM or GRU."""
+
+    def __init__(self, seen: Sequence[Visit], batch: int) -> None:
+        self.steppers = [Stepper(v.cell, v.weights, batch) for v in seen]
+
+    def refresh(self, seen: Sequence[Visit]) -> None:
+        for stepper, visit in zip(self.steppers, seen, strict=True):
+            stepper.refresh(visit.weights, keep_states=True)
+
+
+def _plan(layer: nn.Module, leaves: Iterator[_Leaf], moves: list[_Move], widths: list[int], source: int) -> int:
+    """Appends the moves of a layer that reads row `source`; returns the row it writes."""
+    if isinstance(layer, Stack):
+        for inner in layer.layers:
+            source = _plan(inner, leaves, moves, widths, source)
+        return source
+    if isinstance(layer, Residual):
+        inside = _plan(layer.layer, leaves, moves, widths, source)
+        if widths[inside] != widths[source]:
+            raise InputError(f"Residual adds x, {widths[source]} wide, to its layer's output, {widths[inside]} wide.")
+        widths.append(widths[source])
+        moves.append(_Move(None, source, inside, len(widths) - 1))
+        return len(widths) - 1
+    for stepper in next(leaves).steppers:
+        widths.append(stepper.output_size)
+        moves.append(_Move(stepper, source, 0, len(widths) - 1))
+        source = len(widths) - 1
+    return source
+
+
+def _cells_of(layer: nn.Module) -> list[int]:
+    """How many cells each leaf of a layer has, in order."""
+    if isinstance(layer, Stack):
+        return [n for inner in layer.layers for n in _cells_of(inner)]
+    if isinstance(layer, Residual):
+        return _cells_of(layer.layer)
+    return [int(layer.num_layers) if isinstance(layer, nn.RNNBase) else 1]
+
+
+def _visits_of(layer: nn.Module, batch: int) -> list[Visit]:
+    """Every cell of the layer with its weights, in the order of the door: the layer is run on one step of zeros."""
+    leaf = _first_leaf(layer)
+    weight = next((p for p in layer.parameters() if p.is_floating_point()), torch.empty(0))
+    shape = (batch, 1) if getattr(leaf, "batch_first", False) else (1, batch)
+    x = weight.new_zeros(*shape, leaf.cell.input_size if isinstance(leaf, Recurrent) else leaf.input_size)
+    with _without_dropout(layer), torch.no_grad(), torch.random.fork_rng(devices=[]), visits() as seen:
+        layer(x)
+    return seen
+
+
+@contextmanager
+def _without_dropout(layer: nn.Module) -> Iterator[None]:
+    """Dropout between the layers of RNN, LSTM and GRU is off; cells stay in the mode they are in."""
+    changed = [m for m in layer.modules() if isinstance(m, nn.RNNBase) and m.training]
+    try:
+        for m in changed:
+            m.training = False
+        yield
+    finally:
+        for m in changed:
+            m.training = True
+
+
+def _first_leaf(layer: nn.Module) -> Any:
+    while not isinstance(layer, (Recurrent, nn.RNNBase)):
+        assert isinstance(layer, (Stack, Residual))
+        layer = layer.layers[0] if isinstance(layer, Stack) else layer.layer
+    return layer
+
+
+def _state_of(layer: nn.Module, leaves: Iterator[_Leaf]) -> Any:
+    if isinstance(layer, Stack):
+        return tuple(_state_of(inner, leaves) for inner in layer.layers)
+    if isinstance(layer, Residual):
+        return _state_of(layer.layer, leaves)
+    steppers = next(leaves).steppers
+    each = zip(*[s.states for s in steppers], strict=True)
+    if isinstance(layer, nn.RNNBase):
+        joined = tuple(torch.stack(states) for states in each)
+    else:
+        joined = tuple(states[0].clone() for states in each)
+    return joined if len(joined) > 1 else joined[0]
+
+
+def _set_state(layer: nn.Module, value: Any, leaves: Iterator[_Leaf]) -> None:
+    if isinstance(layer, Stack):
+        if not isinstance(value, (tuple, list)) or len(value) != len(layer.layers):
+            raise InputError(f"the state of Stack is a tuple of {len(layer.layers)} entries, one for each layer.")
+        for inner, part in zip(layer.layers, value, strict=True):
+            _set_state(inner, part, leaves)
+        return
+    if isinstance(layer, Residual):
+        _set_state(layer.layer, value, leaves)
+        return
+    steppers = next(leaves).steppers
+    if value is None:
+        for s in steppers:
+            s.set_states(tuple(s.first_states()))
+        return
+    given = (value,) if isinstance(value, Tensor) else tuple(value)
+    for k, s in enumerate(steppers):
+        mine = tuple(g[k] for g in given) if isinstance(layer, nn.RNNBase) else given
+        shapes = [tuple(t.shape) for t in s.states]
+        if [tuple(t.shape) for t in mine] != shapes:
+            raise InputError(f"the session's state has the shapes {shapes}, and {[tuple(t.shape) for t in mine]} came.")
+        s.set_states(mine)
+
+
+def _rows_of(state: Any) -> int:
+    """B of a layer's state."""
+    while not isinstance(state, Tensor):
+        state = next(s for s in state if s is not None)
+    return int(state.shape[-2])

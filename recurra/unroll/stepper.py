@@ -1,0 +1,78 @@
+"""One cell, one step at a time: the weights as they were, the state kept between steps."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from recurra.cell import Cell, initial_states
+from recurra.unroll.compiled import Weights, find
+from recurra.unroll.door import call_with, refuse_in_strict, unroll
+
+
+class Stepper:
+    """Runs a cell on (B, D) rows, step after step, with a snapshot of its weights.
+
+    states   (B, n) each, contiguous and written in place by every step
+    step     step(x, y): one step from the row tensor x (B, D), contiguous, into y (B, m)
+    native   the native machine's handle, whose step(address of x, address of y) does the same; None when scan runs
+    """
+
+    def __init__(self, cell: Cell, weights: Weights | None, batch: int) -> None:
+        self.cell, self.batch = cell, batch
+        self.native: Any = None
+        self.refresh(weights)
+
+    def refresh(self, weights: Weights | None, keep_states: bool = False) -> None:
+        """Takes the weights as they are now. The states begin anew unless they are kept."""
+        self.compiled, tensors = find(self.cell, weights)
+        names = self.compiled.names
+        self.weights = {name: t.detach().clone() for name, t in zip(names, tensors, strict=True)}
+        if not keep_states:
+            self.states = self.first_states()
+        with torch.no_grad():
+            if self.compiled.executor is None:
+                refuse_in_strict(self.compiled, self.compiled.reason, self.compiled.line)
+                self.output_size = self._by_scan(self.first_row(), self.first_states())[0].shape[1]
+                return
+            self._statics = [s.detach().clone() for s in self.compiled.statics(list(self.weights.values()))]
+        assert self.compiled.plan is not None
+        self.output_size = self.compiled.plan.output.width
+        self._layout = self.compiled.layout(1, self.batch, False)
+        session = getattr(self.compiled.executor, "session", None)
+        self.native = None if session is None else session(self.batch, self._statics, self.states)
+
+    def first_row(self) -> Tensor:
+        """A row of zeros like those that steps are given."""
+        c = self.compiled
+        return torch.zeros(self.batch, c.input_size, dtype=c.dtype, device=c.device)
+
+    def first_states(self) -> list[Tensor]:
+        """The states that the cell starts from."""
+        with torch.no_grad():
+            x = self.first_row()
+            first = call_with(self.cell, self.weights, lambda: initial_states(self.cell, x, self.batch))
+            return [s.detach().to(x.dtype).clone(memory_format=torch.contiguous_format) for s in first]
+
+    def set_states(self, states: tuple[Tensor, ...]) -> None:
+        """Copies states into the stepper's own."""
+        with torch.no_grad():
+            for mine, given in zip(self.states, states, strict=True):
+                mine.copy_(given)
+
+    def step(self, x: Tensor, y: Tensor) -> None:
+        """One step."""
+        if self.native is not None:
+            self.native.step(x.data_ptr(), y.data_ptr())
+            return
+        with torch.no_grad():
+            if self.compiled.executor is None:
+                out, last = self._by_scan(x, self.states)
+            else:
+                out, last, _ = self.compiled.executor.forward(self._layout, [x], self._statics, self.states, False)
+            y.copy_(out)
+            self.set_states(tuple(last))
+
+    def _by_scan(self, x: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        y, last = unroll(self.cell, x.unsqueeze(0), tuple(states), weights=self.weights)
+        return y[0], list(last)
