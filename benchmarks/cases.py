@@ -198,29 +198,26 @@ def stream(cell: str, shape: Shape) -> Race:
             h, c = single(x, (h, c))
         return h
 
-    def by_session(layer: nn.Module) -> Callable[[], Tensor]:
-        session = recurra.Session(layer)
+    def by_session(session: recurra.Session) -> Tensor:
+        for x in xs:
+            y = session.step(x)
+        return y
 
-        def run() -> Tensor:
-            session.reset()
-            for x in xs:
-                y: Tensor = session.step(x)
-            return y
+    def last(layer: nn.Module) -> Callable[[], Values]:
+        return lambda: {"last output": by_session(recurra.Session(layer))}
 
-        return run
+    def reference() -> Values:
+        return {"last output": by_cell().detach()}
 
-    own, copied = by_session(ours), by_session(copy)
-
-    def last(run: Callable[[], Tensor]) -> Callable[[], Values]:
-        return lambda: {"last output": run().detach().clone().flatten()}
+    own, copied = recurra.Session(ours), recurra.Session(copy)
 
     return Race(
         [
-            Contestant("ours", own, work=STEPS, grad=False),
-            Contestant("copy", copied, work=STEPS, grad=False),
+            Contestant("ours", lambda: by_session(own), work=STEPS, grad=False),
+            Contestant("copy", lambda: by_session(copied), work=STEPS, grad=False),
             *either("cell", by_cell, work=STEPS, grad=False),
         ],
-        [Check("ours", last(own), last(by_cell)), Check("copy", last(copied), last(by_cell))],
+        [Check("ours", last(ours), reference), Check("copy", last(copy), reference)],
         multiply_adds(cell, shape[0], width, 1),
     )
 
