@@ -4,14 +4,14 @@ Weight gradients are sums over all steps: one wide product after the loop instea
 the output's cotangent alone goes ahead of the loop. Forward values are saved, or computed again where they are read.
 """
 
-from collections.abc import Iterable
+from dataclasses import replace
 
 from recurra.passes.derive import Derivative
-from recurra.passes.parts import listing, reads, source
 from recurra.passes.hoist import is_view
+from recurra.passes.parts import listing, source
 from recurra.passes.save import remembered
 from recurra.program.graph import ordered, reaches
-from recurra.program.plan import Backward, Plan
+from recurra.program.plan import Backward, Plan, reads, reverse_exported_of, reverse_streams_of
 from recurra.program.values import Value
 
 
@@ -36,9 +36,8 @@ def accumulate(plan: Plan, d: Derivative) -> Backward:
     body = listing(states, lambda v: v in inside or again(v))
     late = listing(ends, lambda v: (v in recurs and v not in inside and not v.is_leaf) or again(v))
     wanted = [v for v in reads([*body, *late], [*states, *ends]) if v in early]
-    ahead = listing([*wanted], lambda v: (v in early and not v.is_leaf) or again(v))
-    made, cotangents = set(ahead), {d.d_output} if d.d_output is not None else set()
-    return Backward(
+    ahead = listing(wanted, lambda v: (v in early and not v.is_leaf) or again(v))
+    split = Backward(
         saved=saved,
         d_output=d.d_output if any(v is d.d_output for v in values) else None,
         d_nexts=d.d_nexts,
@@ -49,13 +48,7 @@ def accumulate(plan: Plan, d: Derivative) -> Backward:
         d_inputs=d.d_inputs,
         matrices=d.matrices,
         vectors=d.vectors,
-        streams=tuple(v for v in reads(body, states) if v in made or v in cotangents),
-        exported=_exported(body, late, ends, d.d_nexts),
+        streams=(),
+        exported=(),
     )
-
-
-def _exported(
-    body: tuple[Value, ...], late: tuple[Value, ...], ends: Iterable[Value], d_nexts: tuple[Value, ...]
-) -> tuple[Value, ...]:
-    made = {*body, *d_nexts}
-    return tuple(v for v in reads(late, ends) if v in made)
+    return replace(split, streams=reverse_streams_of(split), exported=reverse_exported_of(split))

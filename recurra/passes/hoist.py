@@ -1,10 +1,10 @@
 """Hoist: what depends on inputs and weights only is computed for all rows at once, before the loop."""
 
-from recurra.passes.parts import listing, reads
+from recurra.passes.parts import listing
 from recurra.passes.rebuild import everything
 from recurra.program.graph import reaches
 from recurra.program.ops import OPS
-from recurra.program.plan import Plan, Step
+from recurra.program.plan import Plan, Step, exported_of, streams_of
 from recurra.program.text import statics_of
 from recurra.program.values import Value
 
@@ -32,7 +32,7 @@ def hoist(step: Step) -> Plan:
         before=before,
         body=body,
         after=(),
-        streams=streams_of(before, body, step),
+        streams=streams_of(before, body, step.inputs.values(), step.nexts),
         exported=exported_of(body, (), step.nexts, step.output),
         linear=linear(step),
     )
@@ -51,20 +51,6 @@ def _without_views_at_the_end(before: tuple[Value, ...], early: set[Value], root
             kept.add(v)
             kept.update(a for a in v.args if is_view(a))
     return tuple(v for v in before if v in kept)
-
-
-def streams_of(before: tuple[Value, ...], body: tuple[Value, ...], step: Step | Plan) -> tuple[Value, ...]:
-    """Inputs and values of `before` that the loop reads."""
-    made = {*before, *step.inputs.values()}
-    return tuple(v for v in reads(body, step.nexts) if v in made)
-
-
-def exported_of(
-    body: tuple[Value, ...], after: tuple[Value, ...], nexts: tuple[Value, ...], output: Value
-) -> tuple[Value, ...]:
-    """Values of the loop, not next states, that are read behind it."""
-    made = set(body) - set(nexts)
-    return tuple(v for v in reads(after, [output]) if v in made)
 
 
 def linear(step: Step) -> str:

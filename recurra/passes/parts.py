@@ -27,10 +27,3 @@ def ordered_within(roots: Iterable[Value], mine: Callable[[Value], bool]) -> lis
         if v in needed:
             needed.update(a for a in v.args if mine(a))
     return [v for v in everything if v in needed]
-
-
-def reads(part: Iterable[Value], roots: Iterable[Value] = ()) -> dict[Value, None]:
-    """The rows that a part reads and does not make, in order; `roots` are read too."""
-    part = tuple(part)
-    made = set(part)
-    return {a: None for a in [*[a for v in part for a in v.args], *roots] if a.is_row and a not in made}

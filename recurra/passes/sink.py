@@ -2,9 +2,9 @@
 
 from dataclasses import replace
 
-from recurra.passes.hoist import exported_of, is_view, streams_of
+from recurra.passes.hoist import is_view
 from recurra.passes.parts import listing, source
-from recurra.program.plan import Plan
+from recurra.program.plan import Plan, exported_of, streams_of
 from recurra.program.values import Value
 
 
@@ -22,6 +22,6 @@ def sink(plan: Plan) -> Plan:
         plan,
         body=body,
         after=after,
-        streams=streams_of(plan.before, body, plan),
+        streams=streams_of(plan.before, body, plan.inputs.values(), plan.nexts),
         exported=exported_of(body, after, plan.nexts, plan.output),
     )

@@ -1,5 +1,6 @@
 """What the passes make of a step: a `Plan` (before, in and after the loop) and its `Backward`."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from recurra.program.values import Value
@@ -80,3 +81,40 @@ class Backward:
     vectors: tuple[tuple[Value, Value], ...]
     streams: tuple[Value, ...]
     exported: tuple[Value, ...]
+
+
+def reads(part: Iterable[Value], roots: Iterable[Value] = ()) -> dict[Value, None]:
+    """The rows that a part reads and does not make, in order; `roots` are read too."""
+    part = tuple(part)
+    made = set(part)
+    return {a: None for a in [*[a for v in part for a in v.args], *roots] if a.is_row and a not in made}
+
+
+def streams_of(before: Iterable[Value], body: Iterable[Value], inputs: Iterable[Value], nexts: Iterable[Value]) -> tuple[Value, ...]:
+    """Inputs and values of `before` that the loop reads: `Plan.streams`."""
+    made = {*before, *inputs}
+    return tuple(v for v in reads(body, nexts) if v in made)
+
+
+def exported_of(body: Iterable[Value], after: Iterable[Value], nexts: Iterable[Value], output: Value) -> tuple[Value, ...]:
+    """Values of the loop, not next states, that are read behind it: `Plan.exported`."""
+    made = set(body) - set(nexts)
+    return tuple(v for v in reads(after, [output]) if v in made)
+
+
+def reverse_streams_of(b: "Backward") -> tuple[Value, ...]:
+    """What the reverse loop reads of the part ahead of it: `Backward.streams`."""
+    made = {*b.after} | ({b.d_output} if b.d_output is not None else set())
+    return tuple(v for v in reads(b.body, [v for v in b.d_states if v is not None]) if v in made)
+
+
+def reverse_exported_of(b: "Backward") -> tuple[Value, ...]:
+    """What is read of the reverse loop behind it: `Backward.exported`."""
+    made = {*b.body, *b.d_nexts}
+    return tuple(v for v in reads(b.before, gradients_of(b)) if v in made)
+
+
+def gradients_of(b: "Backward") -> list[Value]:
+    """Rows that a backward hands out or sums up, the states' gradients apart."""
+    sums = [*[v for _, left, right in b.matrices for v in (left, right)], *[v for _, v in b.vectors]]
+    return [*[v for v in b.d_inputs.values() if v is not None], *sums]

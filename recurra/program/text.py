@@ -16,6 +16,7 @@ A row is written name:width. Names are the step's own; a name taken before gets 
 name are %1, %2. Statics begin with @, cotangents with ^; numbers stand for constants. Equal programs give equal text.
 """
 
+import math
 from collections.abc import Iterable
 
 from recurra.program.plan import Backward, Plan, Step
@@ -32,7 +33,8 @@ class Names:
 
     def __call__(self, v: Value) -> str:
         if v.op == "const":
-            return repr(float(v.attr[0]))
+            number = float(v.attr[0])
+            return repr(number) if math.isfinite(number) else f"{number:+}"  # inf alone could be a variable
         if v not in self._of:
             self._of[v] = self._fresh(v)
         return self._of[v]
@@ -114,6 +116,7 @@ def plan_text(plan: Plan, backward: Backward | None = None) -> str:
         lines += _part(name, title, part)
     lines.append("next " + ", ".join(map(name, plan.nexts)))
     lines.append("output " + name(plan.output))
+    lines.append(f"linear {plan.linear}")
     return "\n".join(lines + ([] if backward is None else _backward(name, backward))) + "\n"
 
 
