@@ -13,6 +13,8 @@ from msgspec import Meta
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from recurra.layers import GRU, LSTM, RNN
+
 State = tuple[Tensor, ...]
 _RUN_IN = 256  # characters a lane of a measurement reads before it counts
 
@@ -28,7 +30,7 @@ class Sizes(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def recurrent(sizes: Sizes, width: int, dropout: float, device: str | None = None) -> nn.Module:
     """The recurrent layers: x (T, B, width) -> y (T, B, hidden), state."""
-    kind = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}[sizes.cell]
+    kind = {"lstm": LSTM, "gru": GRU, "rnn": RNN}[sizes.cell]
     between = dropout if sizes.layers > 1 else 0.0
     layers: nn.Module = kind(width, sizes.hidden, sizes.layers, dropout=between, device=device)
     return layers

@@ -14,8 +14,16 @@ from torch import Tensor, nn
 from recurra import files
 from recurra.errors import FileError
 from recurra.tasks.language_model import LanguageModel
+from recurra.training.config import CONFIG
+from recurra.training.settings import CHANGEABLE, Settings
 
 LAST = "last"
+
+
+class _Trained(msgspec.Struct):
+    """The field of `model.json` that says how the checkpoint was trained."""
+
+    settings: Settings
 
 
 class Position(msgspec.Struct, forbid_unknown_fields=True):
@@ -52,10 +60,11 @@ def write_checkpoint(
 
 
 def read_checkpoint(
-    folder: Path, network: nn.Module, optimiser: torch.optim.Optimizer
+    folder: Path, network: nn.Module, optimiser: torch.optim.Optimizer, settings: Settings
 ) -> tuple[Position, tuple[Tensor, ...] | None]:
     """Puts `last/` back into the network and the optimiser; gives the position and the carried state."""
     place = files.read_folder(folder / LAST)
+    _same_settings(folder, place, settings)
     position = files.typed(place, Position, "training.json")
     _load_weights(place, network, files.unpack(place, "model.safetensors"))
     tensors = files.unpack(place, "training.safetensors")
@@ -64,14 +73,23 @@ def read_checkpoint(
     return position, state or None
 
 
+def _same_settings(folder: Path, place: files.Folder, settings: Settings) -> None:
+    trained = files.typed(place, _Trained).settings
+    for name in settings.__struct_fields__:
+        now, then = getattr(settings, name), getattr(trained, name)
+        if now != then and name not in CHANGEABLE:
+            raise FileError(
+                f"{folder / CONFIG}: field '{name}' is {now!r} but the checkpoint was trained with {then!r}; "
+                "put it back or train again."
+            )
+
+
 def _load_weights(place: files.Folder, network: nn.Module, tensors: dict[str, Tensor]) -> None:
     try:
         network.load_state_dict(tensors)
     except RuntimeError as error:
-        lines = str(error).split("\n")
-        raise FileError(
-            f"{place.path / 'model.safetensors'} does not fit the settings of the run: {lines[-1].strip()}"
-        ) from None
+        why = str(error).split("\n")[-1].strip()
+        raise FileError(f"{place.path / 'model.safetensors'} does not fit the settings of the run: {why}") from None
 
 
 def _load_optimiser(

@@ -54,7 +54,7 @@ class Trainer:
         """The latest checkpoint; what was written after it is cut off and will be written again."""
         for name in (BEST, LAST):
             files.recover(self.folder / name)
-        self.position, self.state = read_checkpoint(self.folder, self.task.network, self.optimiser)
+        self.position, self.state = read_checkpoint(self.folder, self.task.network, self.optimiser, self.settings)
         self.saved = self.position.step
         self.metrics.cut(self.position.metrics_bytes)
         for sample in (self.folder / SAMPLES).glob("step-*.txt"):

@@ -13,6 +13,8 @@ from msgspec import Meta
 
 from recurra.errors import InputError
 
+CHANGEABLE = ("time_limit", "steps", "patience")  # what resume() may set anew
+
 Size = Annotated[int, Meta(ge=1)]
 
 

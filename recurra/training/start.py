@@ -28,10 +28,9 @@ from recurra.training.config import CONFIG, Config, Data, read_config, write_con
 from recurra.training.loop import Trainer
 from recurra.training.observer import Observer, PlainProgress
 from recurra.training.run import Run
-from recurra.training.settings import Settings, complete, settings
+from recurra.training.settings import CHANGEABLE, Settings, complete, settings
 
 TASKS = ("language",)
-_CHANGEABLE = ("time_limit", "steps", "patience")  # what resume() may set anew
 _COPY = "data.txt"  # in the run folder, when the text came from no file
 
 
@@ -166,11 +165,11 @@ def _text_again(folder: Path, config: Config) -> Text:
 def _changed(full: Settings, changes: dict[str, Any]) -> Settings:
     settings(**changes)
     for name in changes:
-        if name not in _CHANGEABLE:
+        if name not in CHANGEABLE:
             raise InputError(
                 f"{name}={changes[name]!r} cannot be changed in a run that has begun with {getattr(full, name)!r}; "
                 "resume() takes "
-                f"{', '.join(_CHANGEABLE)}."
+                f"{', '.join(CHANGEABLE)}."
             )
     return msgspec.structs.replace(full, **{name: value for name, value in changes.items() if value is not None})
 
