@@ -24,6 +24,7 @@ ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 EXAMPLES = sorted(ROOT.glob("examples/*.py"))
 STEPS = 4
+ARGUMENTS = {"language.py": ["my.txt", str(STEPS)]}  # to make an example short
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 
@@ -126,7 +127,7 @@ def code(snippet: Snippet) -> list[str]:
 @pytest.mark.parametrize("example", EXAMPLES, ids=name)
 def test_examples_run(example: Path, workplace: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}  # for a checkout that is not installed
-    command = [sys.executable, str(example)]
+    command = [sys.executable, str(example), *ARGUMENTS.get(example.name, [])]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=workplace, env=environment)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
