@@ -120,16 +120,19 @@ class DropIn(Layer, torch.nn.RNNBase):
 
     def _fits(self, x: Tensor, hx: Any, packed_batch: int = -1) -> bool:
         """Whether torch.nn would take these arguments; False also where it is more lenient."""
-        dim, weight = x.dim(), self._parameters.get("weight_ih_l0", None)
+        dim = x.dim()
+        weight: Any = self._parameters.get("weight_ih_l0")
         if weight is None:
             weight = self.weight_ih_l0
-        if x.shape[-1:] != weight.shape[1:] or x.dtype != weight.dtype or x.device != weight.device:
+        if not ((dim == 3 and packed_batch < 0) or dim == 2) or x.shape[-1] != self.input_size:
             return False
-        if packed_batch >= 0:
-            return dim == 2 and (hx is None or self._state_fits(hx, x, packed_batch, True))
-        if dim != 3:
-            return dim == 2 and (hx is None or self._state_fits(hx, x, 1, False))
-        return hx is None or self._state_fits(hx, x, x.shape[0 if self.batch_first else 1], True)
+        if x.dtype != weight.dtype or x.device != weight.device:
+            return False
+        if hx is None:
+            return True
+        batched = dim == 3 or packed_batch >= 0
+        batch = packed_batch if packed_batch >= 0 else x.shape[0 if self.batch_first else 1] if batched else 1
+        return self._state_fits(hx, x, batch, batched)
 
     def _state_fits(self, hx: Any, x: Tensor, batch: int, batched: bool) -> bool:
         given = hx if self.mode == "LSTM" else (hx,)
@@ -152,7 +155,10 @@ class DropIn(Layer, torch.nn.RNNBase):
 
     def _joined(self, last: list[States], squeeze: int | None = None) -> Any:
         """The other way round; squeeze: the axis of a batch that the caller does not know of."""
-        joined = [torch.stack(s) if len(s) > 1 else s[0].unsqueeze(0) for s in zip(*last, strict=True)]
+        if len(last) == 1:
+            joined = [s.unsqueeze(0) for s in last[0]]
+        else:
+            joined = [torch.stack(s) for s in zip(*last, strict=True)]
         if squeeze is not None:
             joined = [s.squeeze(squeeze) for s in joined]
         return tuple(joined) if self.mode == "LSTM" else joined[0]
