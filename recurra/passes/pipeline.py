@@ -13,6 +13,7 @@ from recurra.passes.derive import derive
 from recurra.passes.distribute import distribute
 from recurra.passes.fuse import fuse, fuse_backward
 from recurra.passes.hoist import hoist
+from recurra.passes.materialise import materialise
 from recurra.passes.merge import merge
 from recurra.passes.narrow import narrow
 from recurra.passes.reassociate import reassociate
@@ -23,7 +24,7 @@ from recurra.program.text import plan_text, step_text
 from recurra.program.trace import outside_transforms, trace
 from recurra.program.verify import verify_backward, verify_plan, verify_step
 
-REWRITES: tuple[Callable[[Step], Step], ...] = (distribute, reassociate, merge, widen, narrow)
+REWRITES: tuple[Callable[[Step], Step], ...] = (distribute, reassociate, merge, widen, narrow, materialise)
 SPLIT: tuple[Callable[[Plan], Plan], ...] = (sink, fuse)
 PASSES = ("trace", *[p.__name__ for p in REWRITES], "hoist", *[p.__name__ for p in SPLIT], "accumulate", "schedule")
 P = TypeVar("P")

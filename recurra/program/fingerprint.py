@@ -1,6 +1,7 @@
 """Everything a step may depend on apart from its arguments and weights: the Python attributes of a cell, as they were."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -44,10 +45,12 @@ class Fingerprint:
     change inside (lists, dicts, objects) is compared by content.
     """
 
-    __slots__ = ("_attributes", "_children", "_contents", "_flat", "_hooked", "_hooks", "_missing", "_tensors")
+    __slots__ = ("_attributes", "_children", "_contents", "_flat", "_hooked", "_hooks", "_missing", "_modes", "_tensors")
 
-    def __init__(self, cell: nn.Module) -> None:
+    def __init__(self, cell: nn.Module, loose: bool = False) -> None:
+        """loose: of the attributes only `training` counts, for a cell that changes itself at every step."""
         modules = list(cell.modules())
+        self._modes = [(m, m.training) for m in modules] if loose else None
         self._attributes = [(m.__dict__, tuple(m.__dict__.values())) for m in modules]
         self._children = [(m._modules, dict(m._modules)) for m in modules]
         # parameters and buffers may be added, or removed, which whoever reads them by name will notice
@@ -67,6 +70,8 @@ class Fingerprint:
 
     def holds(self) -> bool:
         """Whether no attribute has changed."""
+        if self._modes is not None:
+            return all(m.training == mode for m, mode in self._modes)
         try:
             for attributes, values in self._attributes:
                 if tuple(attributes.values()) != values:
@@ -97,3 +102,19 @@ class Fingerprint:
 
 def _is_flat(value: Any) -> bool:
     return type(value) in (dict, list) and all(isinstance(v, _PLAIN) for v in (value.values() if type(value) is dict else value))
+
+
+@contextmanager
+def restored(cell: nn.Module) -> Iterator[None]:
+    """Afterwards the attributes of the cell and its modules, and what its lists, dicts and sets hold, are as before."""
+    before = [(m, dict(m.__dict__)) for m in cell.modules()]
+    contents = [(v, v.copy()) for _, d in before for k, v in d.items() if k not in _SYSTEM and type(v) in (list, dict, set)]
+    try:
+        yield
+    finally:
+        for m, attributes in before:
+            m.__dict__.clear()
+            m.__dict__.update(attributes)
+        for v, copy in contents:
+            v.clear()
+            v.extend(copy) if isinstance(v, list) else v.update(copy)

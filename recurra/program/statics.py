@@ -41,7 +41,7 @@ def record(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], dtype: tor
 
 def _argument(a: Any, dtype: torch.dtype) -> Argument:
     if isinstance(a, Value):
-        return float(a.attr[0]) if a.op == "const" else a.expr
+        return Call("literal", ((float(a.attr[0]),), (), "dtype:row")) if a.op == "const" else a.expr
     if isinstance(a, (list, tuple)):
         return tuple(_argument(v, dtype) for v in a)
     if isinstance(a, torch.dtype):

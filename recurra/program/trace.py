@@ -43,6 +43,10 @@ class Untraceable(Exception):
         self.reason, self.line = reason, line
 
 
+class Changing(Untraceable):
+    """The step changes the cell it belongs to, so that no call is like the one before."""
+
+
 class BrokenContract(Untraceable):
     """The step breaks the contract of a cell: scan says so, in its own words."""
 
@@ -113,10 +117,12 @@ def _run(cell: Cell, weights: Mapping[str, Tensor], recorder: "Recorder", rows: 
     """The output and next states, recorded, and the weights used. The step's variables have named the values."""
     watch = _Watch(cell, recorder)
     before = sys.getprofile()
+    watch_with = watch if before is None or callable(before) else before  # a profiler of Python's own cannot be put back
     with torch.inference_mode(False), torch.enable_grad(), _standing_in(cell, weights) as standing:
         recorder.names.update({id(t): name for name, t in reversed(standing.items())})
         try:
-            sys.setprofile(watch)
+            if watch_with is watch:
+                sys.setprofile(watch)
             with recorder:
                 out = torch.func.functionalize(cell.step)(*rows)
         except (Untraceable, CellError):
@@ -125,10 +131,11 @@ def _run(cell: Cell, weights: Mapping[str, Tensor], recorder: "Recorder", rows: 
             first = (str(error).splitlines() or [""])[0]
             raise Untraceable(f"{type(error).__name__}: {first}", _raised_at(error) or definition(cell)) from error
         finally:
-            sys.setprofile(before)
+            if watch_with is watch:
+                sys.setprofile(before)
     if watch.written:
         name, line = watch.written
-        raise Untraceable(f"the step writes the attribute {name!r}", line)
+        raise Changing(f"the step writes the attribute {name!r}", line)
     for name, value in watch.named.items():
         if value.op not in ("poison", "static") and not value.is_leaf:
             value.name = name
@@ -149,6 +156,7 @@ class Recorder(TorchDispatchMode):
         self.names: dict[int, str] = {}  # id of a parameter or buffer -> its name
         self._values: dict[int, Value] = {}
         self._alive: list[Tensor] = []  # ids stay meaningful while the tensors live
+        self._foreign: set[Value] = set()  # statics of another dtype than the rows
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -158,6 +166,8 @@ class Recorder(TorchDispatchMode):
         """Says that the tensor is the value."""
         self._values[id(t)] = v
         self._alive.append(t)
+        if v.op == "static" and t.dtype != self.dtype:
+            self._foreign.add(v)
         return v
 
     def known(self, t: Tensor) -> Value | None:
@@ -186,13 +196,14 @@ class Recorder(TorchDispatchMode):
         """A static as it meets rows: () or (n,), in the rows' dtype."""
         if not isinstance(v, Value) or v.op != "static":
             return v
-        assert v.expr is not None
-        if any(n != 1 for n in v.shape[:-1]):
-            return v
-        if len(v.shape) > 1 or v.shape == (1,):
-            shape = v.shape[-1:] if v.shape[-1] != 1 else ()
-            return self.graph.static(Call("aten.reshape.default", (v.expr, shape)), shape)
-        return v
+        expr, shape = v.expr, v.shape
+        assert expr is not None
+        if v in self._foreign:  # truth values, whole numbers
+            expr = Call("aten._to_copy.default", (expr,), (("dtype", "dtype:row"),))
+        if all(n == 1 for n in shape[:-1]) and (len(shape) > 1 or shape == (1,)):
+            shape = shape[-1:] if shape[-1] != 1 else ()
+            expr = Call("aten.reshape.default", (expr, shape))
+        return v if expr is v.expr else self.graph.static(expr, shape)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func.overloadpacket.__name__
@@ -324,6 +335,8 @@ class Recorder(TorchDispatchMode):
         nodes = [v for v in values if isinstance(v, Value)]
         if any(self.batch in o.shape for o in outs):
             return [self._batched(name, nodes, args, o) for o in outs]
+        if len(nodes) == 1 and nodes[0].op == "const" and name in ("lift_fresh", "detach", "clone", "alias", "_to_copy"):
+            return [nodes[0]]
         vargs, vkw = tree_unflatten(values, spec)
         made = []
         for k, o in enumerate(outs):

@@ -17,11 +17,11 @@ from recurra.machine import native, plain
 from recurra.machine.encode import Unsupported
 from recurra.machine.native import NativeExecutor
 from recurra.passes import backward_of, own_weights, plan_of
-from recurra.program.fingerprint import Fingerprint
+from recurra.program.fingerprint import Fingerprint, restored
 from recurra.program.layout import Layout
 from recurra.program.plan import Backward, Plan
 from recurra.program.statics import Evaluator
-from recurra.program.trace import BrokenContract, Sample, Untraceable, definition, outside_transforms, rows_of, trace
+from recurra.program.trace import BrokenContract, Changing, Sample, Untraceable, definition, outside_transforms, rows_of, trace
 
 Weights = Mapping[str, Tensor]
 _KEPT = 8  # traces of one cell: training and eval, float and double, replicas on other devices
@@ -56,11 +56,13 @@ class Compiled:
         self.broken = self._in_order = False
         self._operands: tuple[int, ...] | None = None
         try:
-            with outside_transforms():
+            with outside_transforms(), restored(cell):
                 self._compile(cell, named)
         except (Untraceable, Unsupported) as refused:
             self.reason, self.line = refused.reason, refused.line
             self.broken = isinstance(refused, BrokenContract)
+            if isinstance(refused, Changing):
+                self._fingerprint = Fingerprint(cell, loose=True)
 
     def _compile(self, cell: Cell, weights: Weights) -> None:
         if self._fingerprint.hooked():
@@ -71,8 +73,7 @@ class Compiled:
             raise Untraceable("the weights are on the meta device and have no numbers")
         step, sample = trace(cell, weights)
         if not self._fingerprint.holds():
-            self._fingerprint = Fingerprint(cell)
-            raise Untraceable("the step changes an attribute of the cell", definition(cell))
+            raise Changing("the step changes an attribute of the cell", definition(cell))
         plan = plan_of(step)
         _check(plan, sample)
         backward = backward_of(plan)
