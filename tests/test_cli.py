@@ -1,8 +1,11 @@
 """The command line: quick to help, one line when something is wrong, the same results as the Python calls."""
 
+import functools
+import io
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,12 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 import recurra as package
 from recurra import cli
 from recurra.cli import FAILED, INTERRUPTED, WRONG_INPUT, app, run
 from recurra.cli.chart import chart
 from recurra.cli.output import write
+from recurra.cli.progress import Bar
 from recurra.training.settings import describe
 
 ROOT = Path(__file__).parent.parent
@@ -236,6 +241,38 @@ def test_a_cell_is_shown_with_its_equation_program_and_operations(capsys: pytest
     for words in ("c_t = f_t ∘ c_{t-1} + i_t ∘ g_t", "before the loop", "in the loop", "32,768 before, 65,536 in"):
         assert words in shown
     assert shown.index("\nbefore:") < shown.index("\nloop:") < shown.index("\nafter:")
+
+
+def test_the_bar_shows_the_numbers_samples_and_who_is_ahead(trained: Trained, tmp_path: Path) -> None:
+    text, _, _ = trained
+    screen = io.StringIO()
+    with Bar(Console(file=screen, force_terminal=True, width=160, color_system=None)) as bar:
+        sizes = {"hidden": 8, "steps": 6, "eval_interval": 3, "sample_length": 30}
+        made = package.train(text, out=tmp_path / "run", observer=bar, **sizes)
+    shown = screen.getvalue()
+    assert "1 LSTM layer of 8 units" in shown and "6 steps" in shown
+    assert re.search(r"step 6  loss \d\.\d{3}  \d\.\d{3} bits/char  [\d,]+ chars/s  0:00 left", shown)
+    for row in made.history:
+        if row.validation is not None:
+            assert f"step {row.step}: {row.validation:.3f} bits per character" in shown
+    assert made.sample.strip().splitlines()[0] in shown
+    assert made.verdict.split(" is ahead")[0] in shown
+
+
+def test_the_demo_ends_with_text_a_plot_who_is_ahead_and_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    short = functools.partial(package.train, hidden=8, steps=2, eval_interval=2)
+    monkeypatch.setattr(package, "train", short)
+    assert run(["demo", "--out", str(tmp_path / "run")]) == 0
+    shown = capsys.readouterr().out
+    picture = tmp_path / "run/loss.png"
+    assert picture.read_bytes().startswith(b"\x89PNG") and f"The same as a picture: {picture}\n" in shown
+    assert f"Everything about the run: {tmp_path / 'run'}\n" in shown
+    assert "The 5-gram is ahead" in shown and "unigram" in shown and "3-gram" in shown
+    assert "┤" in shown
+    text = shown.partition("'The ':\n\n")[2].partition("\n\nBits per character")[0]
+    assert text.startswith("The ") and len(text) >= 400
 
 
 class TestChart:

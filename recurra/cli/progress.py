@@ -36,7 +36,7 @@ class Bar(Observer):
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console(stderr=True, highlight=False)
         self._progress = Progress(BarColumn(None), TextColumn("{task.description}"), console=self._console, expand=True)
-        self._task = self._progress.add_task("getting ready", total=None)
+        self._task = self._progress.add_task("getting ready", total=1)
 
     def __enter__(self) -> "Bar":
         self._progress.start()
@@ -47,10 +47,10 @@ class Bar(Observer):
 
     def on_start(self, run: "Run") -> None:
         self._print(f"[bold]{escape(described(run))}[/bold]")
-        self._progress.update(self._task, total=run.steps, completed=run.step)
 
     def on_step(self, run: "Run", step: Step) -> None:
-        self._progress.update(self._task, completed=step.step, description=figures(step))
+        done = step.seconds / (step.seconds + step.seconds_left) if step.seconds_left else 1
+        self._progress.update(self._task, completed=done, description=figures(step))
 
     def on_validate(self, run: "Run", row: "Row") -> None:
         if row.validation is None:
@@ -109,6 +109,6 @@ def figures(step: Step) -> str:
     """The numbers beside the bar."""
     minutes, seconds = divmod(round(step.seconds_left), 60)
     return (
-        f"loss {step.loss:.3f}  {step.bits_per_character:.3f} bits/char  "
+        f"step {step.step}  loss {step.loss:.3f}  {step.bits_per_character:.3f} bits/char  "
         f"{step.characters_per_second:,.0f} chars/s  {minutes}:{seconds:02} left"
     )
