@@ -6,10 +6,10 @@ import json
 import math
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -46,12 +46,18 @@ finally: print(sorted({"torch", "numpy", "safetensors", "matplotlib"} & set(sys.
 """
     best = float("inf")
     for arguments in (["--help"], ["--help"], *[[command, "--help"] for command in COMMANDS]):
-        start = time.perf_counter()
+        start = processor_seconds()
         done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, cwd=ROOT)
-        best = min(best, time.perf_counter() - start)
+        best = min(best, processor_seconds() - start)
         assert (done.returncode, done.stderr.strip()) == (0, "[]")
         assert done.stdout.startswith("Usage: recurra")
-    assert best < HELP_SECONDS  # the best of several: others may be using the machine
+    assert best < HELP_SECONDS
+
+
+def processor_seconds() -> float:
+    """Of finished children: what the wall clock says on a machine that has nothing else to do."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def test_every_setting_is_a_flag_with_its_help(capsys: pytest.CaptureFixture[str]) -> None:
