@@ -51,7 +51,8 @@ class Fingerprint:
         """loose: of the attributes only `training` counts, for a cell that changes itself at every step."""
         modules = list(cell.modules())
         self._modes = [(m, m.training) for m in modules] if loose else None
-        self._attributes = [(m.__dict__, tuple(m.__dict__.values())) for m in modules]
+        classes = dict.fromkeys(c for m in modules for c in type(m).__mro__ if not _is_library(c))
+        self._attributes = [(d, tuple(d.values())) for d in [*[m.__dict__ for m in modules], *[c.__dict__ for c in classes]]]
         self._children = [(m._modules, dict(m._modules)) for m in modules]
         # parameters and buffers may be added, or removed, which whoever reads them by name will notice
         self._tensors = [(d, len(d)) for m in modules for d in (m._parameters, m._buffers)]
@@ -98,6 +99,11 @@ class Fingerprint:
     def hooked(self) -> bool:
         """Whether a submodule had hooks, which may do anything."""
         return self._hooked
+
+
+def _is_library(c: type) -> bool:
+    """Classes that nobody changes while a program runs."""
+    return c is object or c.__module__.partition(".")[0] == "torch" or c.__module__ == "recurra.cell.base"
 
 
 def _is_flat(value: Any) -> bool:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from recurra.cell import Cell
 from recurra.machine import native, plain
-from recurra.machine.encode import Unsupported
+from recurra.machine.operands import Unsupported
 from recurra.machine.native import NativeExecutor
 from recurra.passes import backward_of, own_weights, plan_of
 from recurra.program.fingerprint import Fingerprint, restored
@@ -153,6 +153,11 @@ def _places(cell: Cell) -> dict[str, tuple[dict[str, Any], str]]:
 
 _known: dict[int, list[Compiled]] = {}
 atexit.register(_known.clear)  # native programs must not outlive their module
+
+
+def traces() -> dict[int, list[Compiled]]:
+    """The traces of all cells that are alive, by the id of the cell."""
+    return _known
 
 
 def find(cell: Cell, weights: Weights | None) -> tuple[Compiled, list[Tensor]]:

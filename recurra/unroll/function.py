@@ -32,7 +32,7 @@ class SequenceOperation(torch.autograd.Function):
         rows, output, *rest = ctx.saved_tensors
         states, statics = rest[: ctx.count], rest[ctx.count :]
         need = ctx.needs_input_grad[3:]
-        if torch.is_grad_enabled() or torch._C._are_functorch_transforms_active() or not ctx.layout.N:
+        if torch.is_grad_enabled() or not ctx.layout.N or _mapped((d_output, *d_last)):
             return None, None, None, *_again(ctx, rows, states, statics, need, (d_output, *d_last))
         d_rows, d_statics, d_states = ctx.compiled.executor.backward(
             ctx.layout,
@@ -48,6 +48,11 @@ class SequenceOperation(torch.autograd.Function):
         )
         d_states = [None if s is None else d for s, d in zip(states, d_states, strict=True)]
         return None, None, None, d_rows[0], *d_states, *d_statics
+
+
+def _mapped(d: Sequence[Tensor | None]) -> bool:
+    """Whether gradients come wrapped, without memory of their own: vmap, or is_grads_batched."""
+    return torch._C._are_functorch_transforms_active() or not all([t is None or torch._C._has_storage(t) for t in d])
 
 
 def _dense(d: Tensor | None) -> Tensor | None:
