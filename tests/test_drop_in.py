@@ -217,14 +217,15 @@ def test_one_number_is_drawn_for_a_call(name: str) -> None:
 
 
 def test_dropout_drops_between_layers_and_keeps_the_mean() -> None:
-    """The second layer copies its input through relu(1 · x), so that the mask can be read off the output."""
+    """The second layer copies its input through relu(1 · x), so that the mask can be read off the output: one mask, on
+    what the first layer wrote."""
     layer = recurra.RNN(1, 500, 2, nonlinearity="relu", dropout=0.25, dtype=torch.float64)
     with torch.no_grad():
         for p in layer.parameters():
             p.zero_()
-        layer.bias_ih_l0.fill_(1)
+        layer.weight_ih_l0.fill_(1)
         layer.weight_ih_l1.copy_(torch.eye(500))
-    y, _ = layer(torch.zeros(40, 2, 1, dtype=torch.float64))
+    y, _ = layer(torch.ones(40, 2, 1, dtype=torch.float64))
     assert set(y.unique().tolist()) == {0.0, 1 / 0.75}
     assert abs(y.mean() - 1) < 0.01
     assert not torch.equal(y[0], y[1]) and not torch.equal(y[:, 0], y[:, 1])  # a mask for every step and row
