@@ -178,7 +178,7 @@ def test_the_state_is_carried_over_and_the_gradient_is_cut() -> None:
     whole, _ = network.loss(numbers[:-1], numbers[1:])
     first, state = network.loss(numbers[:10], numbers[1:11])
     second, _ = network.loss(numbers[10:20], numbers[11:21], state)
-    assert float((first + second) / 2) == pytest.approx(float(whole), rel=1e-5)
+    assert ((first + second) / 2).item() == pytest.approx(whole.item(), rel=1e-5)
     assert not any(s.requires_grad for s in state)
 
 
@@ -273,6 +273,23 @@ def test_an_observer_sees_everything_in_order(text: Path, tmp_path: Path) -> Non
         assert step.characters_per_second > 0 and step.bits_per_character == pytest.approx(
             step.loss / math.log(2), rel=0.2
         )
+
+
+def test_a_row_sums_up_the_steps_since_the_row_before(text: Path, tmp_path: Path) -> None:
+    seen = Recorder()
+    run = recurra.train(text, out=tmp_path / "run", observer=seen, **{**TINY, "log_interval": 3, "clip": 0.3, "steps": 16})
+    assert [row.step for row in run.history] == [3, 4, 6, 8, 9, 12, 15, 16]
+    before = 0
+    for row in run.history:
+        steps = seen.steps[before : row.step]
+        before = row.step
+        n = len(steps)
+        assert row.loss == pytest.approx(sum(s.loss for s in steps) / n)
+        assert row.bits_per_character == pytest.approx(row.loss / math.log(2))
+        assert row.gradient_norm == pytest.approx(sum(s.gradient_norm for s in steps) / n)
+        assert row.clipped == pytest.approx(sum(s.gradient_norm > 0.3 for s in steps) / n)
+        assert (row.learning_rate, row.epoch) == (steps[-1].learning_rate, steps[-1].epoch)
+    assert 0 < sum(row.clipped for row in run.history) < len(run.history)  # the case tells both apart
 
 
 def test_the_default_is_silent_where_there_is_no_terminal(
@@ -563,7 +580,7 @@ def test_weights_of_matrices_decay_and_others_do_not(text: Path, tmp_path: Path)
     run = recurra.train(text, out=tmp_path / "1", **TINY)
     heavy = recurra.train(text, out=tmp_path / "2", **{**TINY, "weight_decay": 50.0})
     for name, weight in run.model.network.named_parameters():
-        ratio = float(heavy.model.network.get_parameter(name).norm() / weight.norm())
+        ratio = (heavy.model.network.get_parameter(name).norm() / weight.norm()).item()
         assert (ratio < 0.8) == (name in ("recurrent.weight_ih_l0", "recurrent.weight_hh_l0", "output.weight")), (
             name,
             ratio,
