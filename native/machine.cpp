@@ -226,7 +226,7 @@ template <class T> class Worker {
       case kLocal: stride = stage->local_widths[o.index]; return locals[o.index] + (row - first_row) * stride + o.column;
       case kState: stride = stage->states[o.index].width; return states[o.index] + (row - first_row) * stride + o.column;
       case kNext: stride = stage->states[o.index].width; return nexts[o.index] + (row - first_row) * stride + o.column;
-      case kVector: stride = 0; return static_cast<T*>(const_cast<void*>(call->vectors[o.index])) + o.column;
+      case kVector: stride = 0; return static_cast<T*>(const_cast<void*>(call->statics[o.index])) + o.column;
       default: return nullptr;
     }
   }

@@ -62,8 +62,6 @@ class Program {
 
   Procedure procedure{};
   const int kind;
-  int matrix_count() const { return procedure.matrix_count; }
-  int vector_count() const { return procedure.vector_count; }
 
  private:
   std::vector<int64_t> code;
@@ -88,7 +86,7 @@ class Program {
   Operand operand(const Stage& stage, int slots) {
     Operand o;
     o.place = next(kNone, kConstant);
-    const int32_t sizes[] = {1 << 30, slots, procedure.array_count, procedure.shifted_count, stage.local_count, stage.state_count, stage.state_count, procedure.vector_count, procedure.constant_count};
+    const int32_t sizes[] = {1 << 30, slots, procedure.array_count, procedure.shifted_count, stage.local_count, stage.state_count, stage.state_count, procedure.static_count, procedure.constant_count};
     o.index = index(sizes[o.place]);
     o.column = next(0, 1 << 30);
     o.broadcast = next(0, 1);
@@ -109,8 +107,7 @@ class Program {
       shifted[i].order = next(-1, 1);
     }
     p.shifted = shifted;
-    p.matrix_count = count();
-    p.vector_count = count();
+    p.static_count = count();
     p.stage_count = count();
     p.stages = make<Stage>(p.stage_count);
     for (int i = 0; i < p.stage_count; i++) parse(p.stages[i]);
@@ -145,7 +142,7 @@ class Program {
       group.gate_count = next(1, 1 << 20);
       Gate* gates = make<Gate>(group.gate_count);
       for (int g = 0; g < group.gate_count; g++) {
-        gates[g].matrix = index(procedure.matrix_count), gates[g].transposed = next(0, 1);
+        gates[g].matrix = index(procedure.static_count), gates[g].transposed = next(0, 1);
         gates[g].first_column = next(0, 1 << 30), gates[g].first_row = next(0, 1 << 30);
         gates[g].slot = index(phase.slot_count);
         gates[g].start = operand(stage, phase.slot_count);
@@ -174,13 +171,23 @@ template <class P> std::vector<P> addresses(nb::handle sequence, int expected, c
   return to;
 }
 
-void run(const Program& program, int64_t T, int64_t B, int64_t N, intptr_t offset, int threads, nb::tuple arrays, nb::tuple matrices,
-         nb::tuple strides, nb::tuple vectors) {
-  auto a = addresses<void*>(arrays, program.procedure.array_count, "arrays");
-  auto m = addresses<const void*>(matrices, program.matrix_count(), "matrices");
-  auto s = addresses<int64_t>(strides, program.matrix_count(), "strides");
-  auto v = addresses<const void*>(vectors, program.vector_count(), "vectors");
-  Call call{T, B, N, reinterpret_cast<const int64_t*>(offset), threads, poison_scratch, a.data(), nullptr, m.data(), s.data(), v.data(), nullptr};
+// Arrays and statics by address (a static's stride is that of its rows); `offset`: the first rows of all steps, or 0.
+struct Addresses {
+  std::vector<void*> arrays;
+  std::vector<const void*> statics;
+  std::vector<int64_t> strides;
+  Addresses(const Program& program, nb::list arrays, nb::list statics, nb::tuple strides)
+      : arrays(addresses<void*>(arrays, program.procedure.array_count, "arrays")),
+        statics(addresses<const void*>(statics, program.procedure.static_count, "statics")),
+        strides(addresses<int64_t>(strides, program.procedure.static_count, "strides")) {}
+  Call call(int64_t T, int64_t B, int64_t N, intptr_t offset, int threads, void* packed = nullptr) const {
+    return {T, B, N, reinterpret_cast<const int64_t*>(offset), threads, poison_scratch, arrays.data(), nullptr, statics.data(), strides.data(), packed};
+  }
+};
+
+void run(const Program& program, int64_t T, int64_t B, int64_t N, intptr_t offset, int threads, nb::list arrays, nb::list statics, nb::tuple strides) {
+  Addresses given(program, arrays, statics, strides);
+  Call call = given.call(T, B, N, offset, threads);
   if (N > 8) {
     nb::gil_scoped_release release;
     machine()->run[program.kind](program.procedure, call);
@@ -192,35 +199,25 @@ void run(const Program& program, int64_t T, int64_t B, int64_t N, intptr_t offse
 // A program with its weights packed once and its arrays known but for one in and one out: what streaming calls.
 class Session {
  public:
-  Session(const Program& program, int64_t B, nb::tuple arrays, nb::tuple matrices, nb::tuple strides, nb::tuple vectors, int input, int output)
-      : program(program), a(addresses<void*>(arrays, program.procedure.array_count, "arrays")), m(addresses<const void*>(matrices, program.matrix_count(), "matrices")),
-        s(addresses<int64_t>(strides, program.matrix_count(), "strides")), v(addresses<const void*>(vectors, program.vector_count(), "vectors")), B(B),
-        input(size_t(input)), output(size_t(output)),
+  Session(const Program& program, int64_t B, nb::list arrays, nb::list statics, nb::tuple strides, int input, int output)
+      : program(program), given(program, arrays, statics, strides), B(B), input(size_t(input)), output(size_t(output)),
         packed(std::aligned_alloc(64, (size_t(program.procedure.packed_size) * (program.kind ? 8 : 4) / 64 + 1) * 64), std::free) {
-    if (this->input >= a.size() || this->output >= a.size()) throw std::invalid_argument("native session: no such array");
-    pack();
-  }
-  Session(const Session&) = delete;
-  void pack() {
-    Call call = make();
-    call.packed = nullptr;
+    if (this->input >= given.arrays.size() || this->output >= given.arrays.size()) throw std::invalid_argument("native session: no such array");
+    Call call = given.call(1, B, B, 0, 1);
     machine()->pack[program.kind](program.procedure, call, packed.get());
   }
+  Session(const Session&) = delete;
   void step(intptr_t x, intptr_t y) {
-    a[input] = reinterpret_cast<void*>(x), a[output] = reinterpret_cast<void*>(y);
-    machine()->run[program.kind](program.procedure, make());
+    given.arrays[input] = reinterpret_cast<void*>(x), given.arrays[output] = reinterpret_cast<void*>(y);
+    machine()->run[program.kind](program.procedure, given.call(1, B, B, 0, 1, packed.get()));
   }
 
  private:
   const Program& program;
-  std::vector<void*> a;
-  std::vector<const void*> m;
-  std::vector<int64_t> s;
-  std::vector<const void*> v;
+  Addresses given;
   int64_t B;
   size_t input, output;
   std::unique_ptr<void, decltype(&std::free)> packed;
-  Call make() { return {1, B, B, nullptr, 1, poison_scratch, a.data(), nullptr, m.data(), s.data(), v.data(), packed.get()}; }
 };
 
 void apply(bool is_double, int code, int64_t n, intptr_t a, intptr_t b, intptr_t c, intptr_t to) {
@@ -236,7 +233,6 @@ NB_MODULE(_native, m) {
   m.def("apply", &apply, "is_double"_a, "code"_a, "n"_a, "a"_a, "b"_a, "c"_a, "to"_a, "One operation on n numbers at these addresses.");
   nb::class_<Program>(m, "Program").def(nb::init<std::vector<int64_t>, std::vector<double>, bool>(), "code"_a, "constants"_a, "is_double"_a).def("run", &run);
   nb::class_<Session>(m, "Session")
-      .def(nb::init<const Program&, int64_t, nb::tuple, nb::tuple, nb::tuple, nb::tuple, int, int>(), nb::keep_alive<1, 2>())
-      .def("pack", &Session::pack, "Take the weights anew.")
+      .def(nb::init<const Program&, int64_t, nb::list, nb::list, nb::tuple, int, int>(), nb::keep_alive<1, 2>())
       .def("step", &Session::step, "x"_a, "y"_a);
 }

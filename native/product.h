@@ -65,8 +65,8 @@ template <class T> static void pack_panel(const Group& group, const Call& call, 
     const Gate& gate = group.gates[(first + z) % group.gate_count];
     int64_t column = (unit * p.blocks + (first + z) / group.gate_count) * lanes<T>;
     int columns = int(larger(0, smaller(width - column, lanes<T>)));
-    const T* W = static_cast<const T*>(call.matrices[gate.matrix]);
-    int64_t stride = call.matrix_strides[gate.matrix], c = gate.first_column + column, k = gate.first_row;
+    const T* W = static_cast<const T*>(call.statics[gate.matrix]);
+    int64_t stride = call.strides[gate.matrix], c = gate.first_column + column, k = gate.first_row;
     if (!columns)
       for (int64_t i = 0; i < group.depth; i++) store(to + i * step + z * lanes<T>, Vec<T>{});
     else if (gate.transposed)

@@ -63,7 +63,7 @@ struct Shifted {
 };
 
 struct Procedure {
-  int32_t stage_count, array_count, shifted_count, matrix_count, vector_count, constant_count;
+  int32_t stage_count, array_count, shifted_count, static_count, constant_count;
   Stage* stages;
   const int32_t* array_widths;
   const Shifted* shifted;
@@ -80,9 +80,8 @@ struct Call {
   bool poison;            // tests: fill scratch with NaN first
   void* const* arrays;    // null: left out; kTransient: needed only while a chunk of rows goes through the stages
   const bool* transient;  // which were kTransient; set by run()
-  const void* const* matrices;
-  const int64_t* matrix_strides;
-  const void* const* vectors;
+  const void* const* statics;  // weights: matrices and vectors
+  const int64_t* strides;      // of the rows of matrices
   void* packed;           // panels packed earlier; null: this call packs its own
 };
 

@@ -7,83 +7,22 @@ reads lives in a slot (first-level cache); one that another phase reads at other
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from enum import IntEnum
-from typing import TypeVar
 
+from recurra.machine.operands import NOTHING, Memory, Operand, Place, Unsupported
 from recurra.program.ops import OPS
 from recurra.program.values import Value
 
-COPY = OPS["broadcast"].native
-assert COPY is not None
+Instruction = tuple[int, Operand, Operand, Operand, Operand, Operand]  # code; to, also to, three operands
 
 
-class Unsupported(Exception):
-    """The native machine cannot run a part: why, and the line of the user's step that says so ("" if none does)."""
-
-    def __init__(self, reason: str, line: str = "") -> None:
-        super().__init__(reason)
-        self.reason, self.line = reason, line
-
-
-class Place(IntEnum):
-    """Where an operand lies; the numbers of native/program.h."""
-
-    NONE, SLOT, ROWS, SHIFTED, LOCAL, STATE, NEXT, VECTOR, CONSTANT = range(9)
+def _code(v: Value) -> int:
+    native = OPS[v.op].native
+    if native is None:
+        raise Unsupported(f"{v.op} has no native form", v.line)
+    return native
 
 
-Operand = tuple[int, int, int, int]  # place, index, column, broadcast
-NOTHING: Operand = (Place.NONE, 0, 0, 0)
-
-
-@dataclass(eq=False)
-class Memory:
-    """What a procedure can name. Arrays have one row for each of all N rows (or, for first and last states, one a sequence)."""
-
-    array_widths: list[int] = field(default_factory=list)
-    shifted: list[tuple[int, int, int]] = field(default_factory=list)
-    matrices: list[Value] = field(default_factory=list)
-    vectors: list[Value] = field(default_factory=list)
-    constants: list[float] = field(default_factory=list)
-    stored: dict[Value, tuple[int, int]] = field(default_factory=dict)  # value -> array, column
-    shifted_of: dict[Value, int] = field(default_factory=dict)
-
-    def array(self, width: int) -> int:
-        self.array_widths.append(width)
-        return len(self.array_widths) - 1
-
-    def store(self, value: Value) -> int:
-        """An array for all rows of a value."""
-        index = self.array(value.width)
-        self.stored[value] = (index, 0)
-        return index
-
-    def shift(self, history: int, initial: int, order: int) -> int:
-        self.shifted.append((history, initial, order))
-        return len(self.shifted) - 1
-
-    def operand(self, value: Value, column: int, broadcast: int) -> Operand | None:
-        """Where a value lies that no part has to compute; None if it is not known here."""
-        if value.op == "const":
-            return (Place.CONSTANT, _index(self.constants, float(value.attr[0])), 0, 0)
-        if value.op == "static":
-            return (Place.VECTOR, _index(self.vectors, value), column, broadcast)
-        if value in self.stored:
-            array, start = self.stored[value]
-            return (Place.ROWS, array, start + column, broadcast)
-        if value in self.shifted_of:
-            return (Place.SHIFTED, self.shifted_of[value], column, broadcast)
-        return None
-
-
-X = TypeVar("X")
-
-
-def _index(items: list[X], item: X) -> int:
-    for i, other in enumerate(items):
-        if other is item or (isinstance(item, float) and repr(other) == repr(item)):
-            return i
-    items.append(item)
-    return len(items) - 1
+_COPY = _code(Value("broadcast", (), (), 1))
 
 
 @dataclass(eq=False)
@@ -91,19 +30,19 @@ class _Item:
     """Something to compute in a phase: an operation, or a gate (a product, or some columns of one)."""
 
     value: Value
-    product: Value | None = None       # gates: the mm or mmt, and its first column
+    product: Value | None = None  # gates: the mm or mmt, and its first column
     column: int = 0
     start: "_Item | Value | None" = None  # gates: what the chain of multiply-adds starts from
-    rank: int = 0                      # gates: after how many others of the same chain
+    rank: int = 0  # gates: after how many others of the same chain
     phase: int = -1
     slot: int = -1
     targets: list[Operand] = field(default_factory=list)
-    copied: bool = False               # a copy of a value that is computed nowhere in this part
+    copied: bool = False  # a copy of a value that is computed nowhere in this part
 
 
 @dataclass(eq=False)
 class State:
-    """A state of a loop: the leaf that stands for it, what it becomes (None: zero), arrays of its first and last rows."""
+    """A state of a loop: its leaf, what it becomes (None: zero), and the arrays of its first and last rows."""
 
     leaf: Value
     next: Value | None
@@ -112,11 +51,22 @@ class State:
 
 
 class PartEncoder:
-    """Encodes one part. `keep`: values to be written to arrays (their places in `memory.stored` are wanted by encode(), not
-    before); `maybe`: those of them whose array a call may leave out."""
+    """Encodes one part.
 
-    def __init__(self, memory: Memory, values: Sequence[Value], keep: Iterable[Value], maybe: Iterable[Value] = (),
-                 loop: bool = False, order: int = 1, states: Sequence[State] = ()) -> None:
+    keep    values to be written to arrays; their places in `memory.stored` are read by encode(), not before
+    maybe   those of them whose array a call may leave out
+    """
+
+    def __init__(
+        self,
+        memory: Memory,
+        values: Sequence[Value],
+        keep: Iterable[Value],
+        maybe: Iterable[Value] = (),
+        loop: bool = False,
+        order: int = 1,
+        states: Sequence[State] = (),
+    ) -> None:
         self.memory, self.values, self.loop, self.order, self.states = memory, list(values), loop, order, list(states)
         self.inside = set(self.values)
         self.keep = list(dict.fromkeys(keep))
@@ -137,7 +87,7 @@ class PartEncoder:
     # ---- views: slices and broadcasts are read where their operand lies
 
     def root(self, value: Value) -> tuple[Value, int, int]:
-        """The value that is stored or computed, the column where this view of it begins, and whether it is broadcast."""
+        """The value that is stored or computed, where in it this view begins, and whether it is broadcast."""
         column = broadcast = 0
         while value.op in ("slice", "broadcast") and value not in self.items and value not in self.memory.stored:
             if value.op == "slice":
@@ -162,8 +112,16 @@ class PartEncoder:
         self._place_memory()
         phases = [self._phase(p) for p in range(len(self.widths))]
         states = [n for s in self.states for n in (s.leaf.width, s.initial, s.final)]
-        return [int(self.loop), self.order, len(self.states), *states, len(self.local_widths), *self.local_widths,
-                len(phases), *(n for p in phases for n in p)]
+        return [
+            int(self.loop),
+            self.order,
+            len(self.states),
+            *states,
+            len(self.local_widths),
+            *self.local_widths,
+            len(phases),
+            *(n for p in phases for n in p),
+        ]
 
     def _plan(self, v: Value) -> None:
         if v.op in ("mm", "mmt"):
@@ -181,9 +139,7 @@ class PartEncoder:
         elif v.op == "cat":
             self._cat(v)
         elif v.op != "broadcast":
-            kind = OPS[v.op]
-            if kind.native is None:
-                raise Unsupported(f"{v.op} has no native form", v.line)
+            _code(v)
             if not (v.op == "add" and self._absorb(v)):
                 self._add(_Item(v), self._earliest(v))
 
@@ -204,7 +160,11 @@ class PartEncoder:
             return False
         product = products[0]
         other = v.args[1] if v.args[0] is product else v.args[0]
-        if product.width == v.width == other.width and not self.root(other)[2] and self._ready(other) <= self._ready(product.args[0]):
+        if (
+            product.width == v.width == other.width
+            and not self.root(other)[2]
+            and self._ready(other) <= self._ready(product.args[0])
+        ):
             self.sums[v] = (product, other)
             return True
         self._gate(product, product, 0)
@@ -216,7 +176,9 @@ class PartEncoder:
         return view
 
     def _add(self, item: _Item, earliest: int) -> None:
-        item.phase = self._phase_of_width(item.value.width if not item.value.op.startswith("row") else item.value.args[0].width, earliest)
+        item.phase = self._phase_of_width(
+            item.value.width if not item.value.op.startswith("row") else item.value.args[0].width, earliest
+        )
         self.items[item.value] = item
         self.order_of_items.append(item)
 
@@ -244,7 +206,13 @@ class PartEncoder:
     def _same_or_later(self, a: Value, width: int) -> int:
         base, column, broadcast = self.root(a)
         item = self.items.get(base)
-        in_slot = item is not None and not column and not broadcast and base.width == width == a.width and not base.op.startswith("row")
+        in_slot = (
+            item is not None
+            and not column
+            and not broadcast
+            and base.width == width == a.width
+            and not base.op.startswith("row")
+        )
         return item.phase if item is not None and in_slot else self._ready(a)
 
     def _gate(self, value: Value, product: Value, column: int) -> None:
@@ -254,13 +222,26 @@ class PartEncoder:
         """add(gate, other): the gate's chain starts at `other` instead of zero, if that is known by then."""
         for a, other in (v.args, v.args[::-1]):
             gate = self.items.get(a)
-            if gate is None or gate.product is None or gate.start is not None or self.uses[a] != 1 or a.width != v.width:
+            if (
+                gate is None
+                or gate.product is None
+                or gate.start is not None
+                or self.uses[a] != 1
+                or a.width != v.width
+            ):
                 continue
             if other is a or (other.width != v.width and other.op != "const") or self.root(other)[2]:
                 continue
             base, column, broadcast = self.root(other)
             before = self.items.get(base)
-            if before is not None and before.product is not None and not column and not broadcast and before.phase <= gate.phase and base.width == v.width:
+            if (
+                before is not None
+                and before.product is not None
+                and not column
+                and not broadcast
+                and before.phase <= gate.phase
+                and base.width == v.width
+            ):
                 if before.phase == gate.phase:
                     gate.start, gate.rank = before, before.rank + 1
                 else:
@@ -283,7 +264,7 @@ class PartEncoder:
         self.pieces[v] = [self._whole(a, a.width) for a in v.args]
 
     def _whole(self, v: Value, width: int) -> _Item:
-        """The item that computes a value as it is wanted: its own, or a copy of what lies elsewhere or must be spread."""
+        """The item that computes a value as it is wanted: its own, or a copy of what lies elsewhere."""
         base, column, broadcast = self.root(v)
         item = self.items.get(base)
         if item is not None and not column and not broadcast and base.width == width:
@@ -299,7 +280,7 @@ class PartEncoder:
             self.local_widths.append(v.width)
 
     def overwritten(self, saved: Sequence[Value], streams: Sequence[Value]) -> dict[Value, tuple[Value, int]]:
-        """Which saved values can be written over which columns of a stream, because nothing reads those columns later."""
+        """Which saved values can be written over which columns of a stream: nothing reads those later."""
         reads: list[tuple[Value, int, int, _Item, bool]] = []  # the last: as the left operand of a product, row by row
         for item in self.order_of_items:
             for a in self._pointwise_operands(item):
@@ -313,10 +294,16 @@ class PartEncoder:
         for v in saved:
             writer = self.items.get(v)
             for base, lo, hi, _, _ in reads if writer is not None else ():
-                if base not in streams or hi - lo != v.width or any(s is base and abs(at - lo) < v.width for s, at in taken.values()):
+                if (
+                    base not in streams
+                    or hi - lo != v.width
+                    or any(s is base and abs(at - lo) < v.width for s, at in taken.values())
+                ):
                     continue
-                others = [(l, h, reader, whole) for b, l, h, reader, whole in reads if b is base and l < hi and lo < h]
-                if writer is not None and all(self._before(r, writer, whole or (l, h) != (lo, hi)) for l, h, r, whole in others):
+                others = [r for r in reads if r[0] is base and r[1] < hi and lo < r[2]]
+                if writer is not None and all(
+                    self._before(r, writer, whole or (first, end) != (lo, hi)) for _, first, end, r, whole in others
+                ):
                     taken[v] = (base, lo)
                     break
         return taken
@@ -328,7 +315,7 @@ class PartEncoder:
         return [item.start] if isinstance(item.start, Value) else []
 
     def _before(self, reader: _Item, writer: _Item, elsewhere: bool) -> bool:
-        """Whether `reader` is done with a tile when `writer` writes that tile; `elsewhere`: it reads beyond the tile."""
+        """Whether `reader` is done with a tile when `writer` writes it; `elsewhere`: it reads beyond the tile."""
         if reader.phase != writer.phase or elsewhere:
             return reader.phase < writer.phase
         if reader.product is not None:
@@ -380,8 +367,15 @@ class PartEncoder:
     def _in_slot(self, a: Value, reader: _Item | None) -> bool:
         base, column, broadcast = self.root(a)
         item = self.items.get(base)
-        return (item is not None and reader is not None and item.phase == reader.phase and not column and not broadcast
-                and base.width == self.widths[reader.phase] and not base.op.startswith("row"))
+        return (
+            item is not None
+            and reader is not None
+            and item.phase == reader.phase
+            and not column
+            and not broadcast
+            and base.width == self.widths[reader.phase]
+            and not base.op.startswith("row")
+        )
 
     def _in_memory(self, item: _Item) -> Operand | None:
         for place, index, column, _ in item.targets:
@@ -462,7 +456,10 @@ class PartEncoder:
             assert gate.product is not None
             left = self._operand(gate.product.args[0], None)
             groups.setdefault((gate.rank, left, gate.product.args[0].width), []).append(gate)
-        return [[*left, depth, len(members), *(n for g in members for n in self._gate_code(g))] for (_, left, depth), members in groups.items()]
+        return [
+            [*left, depth, len(members), *(n for g in members for n in self._gate_code(g))]
+            for (_, left, depth), members in groups.items()
+        ]
 
     def _gate_code(self, gate: _Item) -> list[int]:
         assert gate.product is not None
@@ -471,18 +468,15 @@ class PartEncoder:
         if isinstance(gate.start, _Item):
             start = (Place.SLOT, gate.start.slot, 0, 0)
         elif gate.start is not None:
-            operand = self._operand(gate.start, gate)
-            start = operand
-        return [_index(self.memory.matrices, matrix), int(gate.product.op == "mmt"), gate.column, 0, gate.slot, *start]
+            start = self._operand(gate.start, gate)
+        return [self.memory.static_index[matrix], int(gate.product.op == "mmt"), gate.column, 0, gate.slot, *start]
 
-    def _store(self, gate: _Item, target: Operand) -> tuple[int, Operand, Operand, Operand, Operand, Operand]:
+    def _store(self, gate: _Item, target: Operand) -> Instruction:
         slot: Operand = (Place.SLOT, gate.slot, 0, 0)
-        assert COPY is not None
-        return (COPY, slot, target, slot, NOTHING, NOTHING)
+        return (_COPY, slot, target, slot, NOTHING, NOTHING)
 
-    def _instructions(self, item: _Item) -> list[tuple[int, Operand, Operand, Operand, Operand, Operand]]:
-        code = OPS[item.value.op].native
-        assert code is not None
+    def _instructions(self, item: _Item) -> list[Instruction]:
+        code = _code(item.value)
         args = [self._operand(a, item) for a in item.value.args]
         a, b, c = [*args, NOTHING, NOTHING][:3]
         if item.value.op.startswith("row"):
@@ -494,10 +488,3 @@ class PartEncoder:
         also = item.targets[0] if item.targets else NOTHING
         copies = [self._store(item, t) for t in item.targets[1:]]
         return [(code, slot, also, a, b, c), *copies]
-
-
-def procedure(memory: Memory, stages: Sequence[list[int]]) -> list[int]:
-    """The whole program as the native machine reads it."""
-    shifted = [n for s in memory.shifted for n in s]
-    return [len(memory.array_widths), *memory.array_widths, len(memory.shifted), *shifted, len(memory.matrices),
-            len(memory.vectors), len(stages), *(n for s in stages for n in s)]

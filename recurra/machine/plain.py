@@ -80,7 +80,8 @@ def _loop(
             new = like.new_zeros(n, leaves[k].width) if v is None else _rows(_value(v, here, like), n, v.width)
             carried[k] = new if n == layout.B else torch.cat([new, carried[k][n:]])
     joined = {
-        v: torch.cat([at[t] for t in range(layout.T)]) if at else like.new_zeros(0, v.width) for v, at in collected.items()
+        v: torch.cat([at[t] for t in range(layout.T)]) if at else like.new_zeros(0, v.width)
+        for v, at in collected.items()
     }
     return tuple(carried), joined
 

@@ -1,0 +1,239 @@
+"""The derivative of a plan as one native program, and the products in which weights gather their gradients."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from recurra.machine.blocks import Block
+from recurra.machine.encode import PartEncoder, State
+from recurra.machine.forward import ForwardProgram, base, reads, roots
+from recurra.machine.operands import Memory
+from recurra.machine.program import TRANSIENT, NativeProgram
+from recurra.program.layout import Layout
+from recurra.program.plan import Backward
+from recurra.program.values import Value
+
+
+class Saved:
+    """What a forward call keeps for its backward: the rows that went in and came out, and one block of others."""
+
+    def __init__(self, forward: ForwardProgram, block: Block | None) -> None:
+        self._forward, self._block = forward, block
+
+    def arrays(self, x: Tensor, output: Tensor) -> dict[int, Tensor]:
+        """The forward program's arrays, by number, as far as they are still there."""
+        f = self._forward
+        found = {f.output: output, f.inputs[0]: x}
+        assert self._block is not None, "this forward call was told to keep nothing"
+        for n, (i, _) in enumerate(f.lasting):
+            found[i] = self._block.view(n)
+        for i, under in f.over:
+            found[i] = found[under]
+        return found
+
+
+def _needed(values: Sequence[Value], wanted: Sequence[Value]) -> list[Value]:
+    """The values of a part on which `wanted` depends."""
+    needed, kept = set(wanted), []
+    for v in reversed(values):
+        if v in needed:
+            needed.update(v.args)
+            kept.append(v)
+    return kept[::-1]
+
+
+class BackwardProgram:
+    """The three backward parts, against the forward's direction of time, with or without gradients of the input.
+
+    lasting   values whose rows are needed after the call; all other arrays live for a chunk of rows only
+    """
+
+    def __init__(self, forward: ForwardProgram, backward: Backward, need_input: bool) -> None:
+        self.forward, self.backward = forward, backward
+        self.memory = memory = Memory(forward.plan.statics)
+        self._place_forward_arrays()
+        (d_input,) = backward.d_inputs.values()
+        self.d_input = d_input if need_input else None
+        self.d_output = memory.store(backward.d_output) if backward.d_output is not None else -1
+        self.d_last = [memory.array(w) for w in forward.state_widths]
+        self.d_first = [memory.array(w) for w in forward.state_widths]
+
+        wanted = [v for v in roots(backward) if need_input or v is not d_input]
+        before = _needed(backward.before, wanted)
+        in_after, in_body = set(backward.after), set(backward.body)
+        joined = [
+            v for v in before if v.op == "cat" and in_body.issuperset(v.args)
+        ]  # written by the loop, piece by piece
+        in_body.update(joined)
+        loop, before = [*backward.body, *joined], [v for v in before if v not in in_body]
+        computed = in_after | in_body | set(before) | set(backward.d_nexts)
+        crossing = reads(loop) | reads(before, wanted) | dict.fromkeys(base(v) for v in wanted)
+        made = [v for v in crossing if v in computed and v not in memory.stored]
+        arrays = [(memory.store(v), v) for v in made]
+        last_wanted = {base(v) for v in wanted}
+        self.lasting = [(a, v) for a, v in arrays if v in last_wanted]
+        self._blank = [0] * len(memory.array_widths)
+        for a, v in arrays:
+            self._blank[a] = 0 if v in last_wanted else TRANSIENT
+
+        carried = [State(*s) for s in zip(backward.d_nexts, backward.d_states, self.d_last, self.d_first, strict=True)]
+        of_loop = [v for v in made if v not in in_after and (v in in_body or v in backward.d_nexts)]
+        stages = []
+        if backward.after:
+            stages.append(PartEncoder(memory, backward.after, [v for v in made if v in in_after]).encode())
+        with self._previous_states_by_step():
+            stages.append(PartEncoder(memory, loop, of_loop, (), True, -forward.order, carried).encode())
+        if before:
+            rest = [v for v in made if v in before and v not in in_after]
+            stages.append(PartEncoder(memory, before, rest).encode())
+        self.program = NativeProgram(memory, stages, forward.plan.statics)
+
+    def _place_forward_arrays(self) -> None:
+        """The forward program's arrays, under numbers of ours; previous states are next ones a step earlier."""
+        memory, ours = self.memory, self.forward.memory
+        numbers: dict[int, int] = {}
+        for v, (array, column) in ours.stored.items():
+            if array not in numbers:
+                numbers[array] = memory.array(ours.array_widths[array])
+            memory.stored[v] = (numbers[array], column)
+        self.given = list(numbers.items())
+        self.initial = [memory.array(w) for w in self.forward.state_widths]
+        plan = self.forward.plan
+        for s, n, first in zip(plan.states.values(), plan.nexts, self.initial, strict=True):
+            if n in memory.stored:
+                memory.shifted_of[s] = memory.shift(memory.stored[n][0], first, self.forward.order)
+
+    @contextmanager
+    def _previous_states_by_step(self) -> Iterator[None]:
+        """Inside the loop previous states are read by step, even where their rows are stored as well."""
+        stored = self.memory.stored
+        taken = {s: stored.pop(s) for s in self.memory.shifted_of if s in stored}
+        yield
+        stored.update(taken)
+
+    def run(
+        self,
+        layout: Layout,
+        saved: Saved,
+        x: Tensor,
+        statics: Sequence[Tensor],
+        states: Sequence[Tensor | None],
+        output: Tensor,
+        d_output: Tensor | None,
+        d_last: Sequence[Tensor | None],
+        need_statics: Sequence[bool],
+    ) -> tuple[Tensor | None, list[Tensor | None], list[Tensor]]:
+        """Gradients of x, of the statics and of the first states."""
+        arrays, forward_arrays = self._blank.copy(), saved.arrays(x, output)
+        for theirs, ours in self.given:
+            if theirs in forward_arrays:
+                arrays[ours] = forward_arrays[theirs].data_ptr()
+        if self.d_output >= 0:
+            d_output = output.new_zeros(layout.N, output.shape[-1]) if d_output is None else d_output
+            arrays[self.d_output] = d_output.data_ptr()
+        d_first = [x.new_empty(layout.B, w) for w in self.forward.state_widths]
+        for numbers, tensors in ((self.initial, states), (self.d_last, d_last), (self.d_first, d_first)):
+            for i, t in zip(numbers, tensors, strict=True):
+                arrays[i] = 0 if t is None else t.data_ptr()
+        block = Block([v.width for _, v in self.lasting if v is not self.d_input], layout.N, x.dtype)
+        rows = Rows(self, layout, forward_arrays, states, x)
+        views = iter(range(len(block.starts)))
+        for i, v in self.lasting:
+            rows.tensors[v] = x.new_empty(layout.N, v.width) if v is self.d_input else block.view(next(views))
+            arrays[i] = rows.tensors[v].data_ptr()
+        self.program.run(layout, arrays, statics, x.dtype)
+        d_input = None if self.d_input is None else rows.own(self.d_input)
+        return d_input, self._of_statics(rows, statics, need_statics), d_first
+
+    def _of_statics(self, rows: "Rows", statics: Sequence[Tensor], need: Sequence[bool]) -> list[Tensor | None]:
+        found: list[Tensor | None] = [None] * len(statics)
+
+        def gain(i: int, d: Tensor) -> None:
+            known = found[i]
+            found[i] = d if known is None else known + d
+
+        place = self.memory.static_index
+        for static, left, right in self.backward.matrices:
+            if need[place[static]]:
+                gain(place[static], rows.product(left, right))
+        sums: dict[Value, Tensor] = {}
+        for static, value in self.backward.vectors:
+            i = place[static]
+            if need[i]:
+                total = sums[value] if value in sums else rows.of(value).sum(0)
+                sums[value] = total
+                gain(i, (total if total.numel() == statics[i].numel() else total.sum()).reshape(statics[i].shape))
+        return found
+
+
+class Rows:
+    """The rows (N, width) of values after a backward run, as tensors."""
+
+    def __init__(
+        self,
+        program: BackwardProgram,
+        layout: Layout,
+        forward_arrays: dict[int, Tensor],
+        states: Sequence[Tensor | None],
+        x: Tensor,
+    ) -> None:
+        self._plan, self._stored = program.forward.plan, program.forward.memory.stored
+        self._layout, self._arrays, self._states, self._like = layout, forward_arrays, states, x
+        self.tensors: dict[Value, Tensor] = {}
+
+    def of(self, v: Value) -> Tensor:
+        """A value's rows."""
+        if v in self.tensors:
+            return self.tensors[v]
+        if v in self._stored:
+            array, column = self._stored[v]
+            return self._arrays[array].reshape(self._layout.N, -1)[:, column : column + v.width]
+        if v.op == "slice":
+            return self.of(v.args[0])[:, int(v.attr[0]) : int(v.attr[1])]
+        if v.op == "broadcast":
+            return self.of(v.args[0]).expand(-1, v.width)
+        if v.op == "cat":
+            return torch.cat([self.of(a) for a in v.args], 1)
+        if v.op == "const":
+            return self._like.new_full((self._layout.N, 1), float(v.attr[0]))
+        return self._earlier(*self._history(v))
+
+    def own(self, v: Value) -> Tensor:
+        """A value's rows in memory of their own."""
+        rows = self.of(v)
+        return rows if v in self.tensors and v.op not in ("slice", "broadcast") else rows.clone()
+
+    def _history(self, state: Value) -> tuple[Tensor, Tensor | None]:
+        i = list(self._plan.states.values()).index(state)
+        return self.of(self._plan.nexts[i]), self._states[i]
+
+    def product(self, left: Value, right: Value) -> Tensor:
+        """leftᵀ @ right over all rows. Where lengths are equal, previous states are read a step earlier in place."""
+        layout = self._layout
+        if right.op != "state" or right in self._stored or layout.batch_sizes is not None:
+            return self.of(left).t() @ self.of(right)
+        d, (history, first), B = self.of(left), self._history(right), layout.B
+        head, tail = slice(0, layout.N - B), slice(B, layout.N)
+        start, inner, earlier = slice(0, B), tail, head
+        if layout.reverse:
+            start, inner, earlier = slice(layout.N - B, layout.N), head, tail
+        if first is None:
+            return d[inner].t() @ history[earlier]
+        return torch.addmm(d[start].t() @ first, d[inner].t(), history[earlier])
+
+    def _earlier(self, history: Tensor, first: Tensor | None) -> Tensor:
+        """Rows of the state before each step."""
+        first = history.new_zeros(self._layout.B, history.shape[1]) if first is None else first
+        return torch.cat([*self._steps(history, first)])
+
+    def _steps(self, history: Tensor, first: Tensor) -> Iterator[Tensor]:
+        layout = self._layout
+        offsets, sizes = layout.offsets, layout.sizes()
+        for t in range(layout.T):
+            before = t + 1 if layout.reverse else t - 1
+            known = min(sizes[t], sizes[before]) if 0 <= before < layout.T else 0
+            if known:
+                yield history[offsets[before] : offsets[before] + known]
+            yield first[known : sizes[t]]

@@ -1,0 +1,122 @@
+"""A plan as one native program: before, body and after, and the memory that a call of it needs."""
+
+from collections.abc import Iterable, Sequence
+
+from torch import Tensor
+
+from recurra.machine.blocks import Block
+from recurra.machine.encode import PartEncoder, State
+from recurra.machine.operands import Memory
+from recurra.machine.program import TRANSIENT, NativeProgram
+from recurra.program.layout import Layout
+from recurra.program.plan import Backward, Plan
+from recurra.program.values import Value
+
+
+def base(v: Value) -> Value:
+    """What a slice or a broadcast is a view of."""
+    return base(v.args[0]) if v.op in ("slice", "broadcast") else v
+
+
+def reads(values: Sequence[Value], more: Iterable[Value] = ()) -> dict[Value, None]:
+    """The rows that a part, and whoever wants `more`, reads and the part does not compute."""
+    inside = set(values)
+    wanted = [base(a) for v in values if base(v) is v for a in v.args] + [base(v) for v in more]
+    return {v: None for v in wanted if v.is_row and v not in inside}
+
+
+def roots(backward: Backward) -> list[Value]:
+    """The rows that become gradients of statics and inputs."""
+    rows = [v for _, a, b in backward.matrices for v in (a, b)] + [r for _, r in backward.vectors]
+    return [*rows, *(d for d in backward.d_inputs.values() if d is not None)]
+
+
+class ForwardProgram:
+    """The three parts for one direction of time. Saved rows are written over the stream they came from where nothing
+    reads it later; streams that the backward pass does not need live for a chunk of rows only.
+
+    lasting   (array, value) of what a call keeps for its backward
+    over      (array, array): saved columns, and the stream's array whose memory they share
+    """
+
+    def __init__(self, plan: Plan, backward: Backward | None, order: int) -> None:
+        self.plan, self.order = plan, order
+        self.memory = memory = Memory(plan.statics)
+        stored, states = memory.stored, tuple(plan.states.values())
+        self.inputs = [memory.store(v) for v in plan.inputs.values()]
+        self.initial = [memory.array(s.width) for s in states]
+        self.last = [memory.array(s.width) for s in states]
+        self.output_is_input = plan.output in stored
+        self.output = stored[plan.output][0] if self.output_is_input else memory.store(plan.output)
+        self.output_width, self.state_widths = plan.output.width, [s.width for s in states]
+
+        between = reads(plan.after, [plan.output])  # what the last part reads of the others, or of previous states
+        parts = (*backward.after, *backward.body, *backward.before) if backward else ()
+        later = reads(parts, roots(backward)) if backward else {}
+        in_rows = reads((*backward.after, *backward.before)) if backward else {}  # read where there is no loop
+        history = [n for s, n in zip(states, plan.nexts, strict=True) if s in later or n in later]
+        scratch = [v for v in dict.fromkeys([*plan.streams, *between]) if v not in stored]
+        saved = [v for v in (backward.saved if backward else ()) if v not in stored]
+        previous = [s for s in states if s in in_rows]
+        kept = [v for v in dict.fromkeys([*saved, *history, *previous]) if v not in stored and v not in scratch]
+
+        wanted = [*scratch, *kept] if self.output_is_input else [*scratch, *kept, plan.output]
+        in_before, in_after = set(plan.before), set(plan.after)
+        outside = [v for v in wanted if v in in_before or v in in_after]
+        before = PartEncoder(memory, plan.before, [v for v in wanted if v in in_before], kept)
+        loop = [State(*s) for s in zip(states, plan.nexts, self.initial, self.last, strict=True)]
+        in_body = dict.fromkeys(v for v in wanted if v not in outside)
+        body = PartEncoder(memory, plan.body, in_body, kept, loop=True, order=order, states=loop)
+        after = PartEncoder(memory, plan.after, [v for v in wanted if v in in_after], kept)
+
+        free = [s for s in plan.streams if s in scratch and s not in later and s not in saved]
+        over = body.overwritten([v for v in saved if v in kept and v in in_body and v not in history], free)
+        arrays = [(memory.store(v), v) for v in scratch]
+        self.over = self._share(over)
+        under = {a for _, a in self.over}
+        lasting = [(a, v) for a, v in arrays if a in under or v in later or v in saved]
+        self.lasting = [*lasting, *((memory.store(v), v) for v in kept if v not in stored)]
+        self._transient = [a for a, _ in arrays], [a for a, v in arrays if (a, v) not in lasting]
+        stages = [e.encode() for e in (before, body, after) if e.values or e.loop]
+        self.program = NativeProgram(memory, stages, plan.statics)
+        self._blank = self.blank(False), self.blank(True)
+
+    def _share(self, over: dict[Value, tuple[Value, int]]) -> list[tuple[int, int]]:
+        """Arrays for saved values that lie over columns of a stream."""
+        names: dict[Value, int] = {}
+        for v, (stream, column) in over.items():
+            if stream not in names:
+                names[stream] = self.memory.array(stream.width)
+            self.memory.stored[v] = (names[stream], column)
+        return [(array, self.memory.stored[stream][0]) for stream, array in names.items()]
+
+    def blank(self, keep: bool) -> list[int]:
+        """The addresses of a call before any are known."""
+        blank = [0] * len(self.memory.array_widths)
+        for i in self._transient[keep]:
+            blank[i] = TRANSIENT
+        return blank
+
+    def run(
+        self, layout: Layout, x: Tensor, statics: Sequence[Tensor], states: Sequence[Tensor | None], keep: bool
+    ) -> tuple[Tensor, list[Tensor], Block | None]:
+        """Output (one row for each of x's), last states, and the lasting arrays if they are to be kept."""
+        arrays = self._blank[keep].copy()
+        arrays[self.inputs[0]] = x.data_ptr()
+        if self.output_is_input:
+            output = x.clone()
+        else:
+            output = x.new_empty(*x.shape[:-1], self.output_width)
+            arrays[self.output] = output.data_ptr()
+        last = [x.new_empty(layout.B, w) for w in self.state_widths]
+        for i, s, j, t in zip(self.initial, states, self.last, last):
+            arrays[i], arrays[j] = 0 if s is None else s.data_ptr(), t.data_ptr()
+        block = None
+        if keep:
+            block = Block([v.width for _, v in self.lasting], layout.N, x.dtype)
+            for (i, _), address in zip(self.lasting, block.pointers):
+                arrays[i] = address
+            for i, under in self.over:
+                arrays[i] = arrays[under]
+        self.program.run(layout, arrays, statics, x.dtype)
+        return output, last, block

@@ -1,0 +1,75 @@
+"""A native program: the list of integers, compiled for each dtype on first use, and how it is called."""
+
+import importlib
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from recurra.machine.operands import Memory
+from recurra.program.layout import Layout
+from recurra.program.values import Value
+
+TRANSIENT = 1  # the address of an array that is needed only while a chunk of rows goes through the stages
+
+
+def _load() -> Any:
+    try:
+        return importlib.import_module("recurra._native")
+    except ImportError:
+        return None
+
+
+library = _load()
+
+
+def available() -> str:
+    """ "" where the native machine can run here, else why not."""
+    if library is None:
+        return "this installation has no native part (recurra._native)"
+    return "" if library.isa() else "this processor has no AVX2"
+
+
+class NativeProgram:
+    """What a call hands over: the layout, addresses of arrays, and the statics of the plan in their order."""
+
+    def __init__(self, memory: Memory, stages: Sequence[list[int]], statics: Sequence[Value]) -> None:
+        self.code, self.constants, self.arrays = memory.procedure(stages), memory.constants, len(memory.array_widths)
+        self._strides = tuple(s.shape[1] if len(s.shape) == 2 else 0 for s in statics)
+        self._handles: dict[torch.dtype, Any] = {}
+
+    def handle(self, dtype: torch.dtype) -> Any:
+        """The compiled program."""
+        found = self._handles.get(dtype)
+        if found is None:
+            found = self._handles[dtype] = library.Program(self.code, self.constants, dtype is torch.float64)
+        return found
+
+    def run(self, layout: Layout, arrays: list[int], statics: Sequence[Tensor], dtype: torch.dtype) -> None:
+        """One call. Arrays and statics must live until it returns."""
+        statics, strides = self.addressable(statics)
+        self.handle(dtype).run(
+            layout.T, layout.B, layout.N, _offsets(layout), torch.get_num_threads(), arrays,
+            [s.data_ptr() for s in statics], strides,
+        )  # fmt: skip
+
+    def addressable(self, statics: Sequence[Tensor]) -> tuple[Sequence[Tensor], tuple[int, ...]]:
+        """The statics as the machine can read them, rows whole, and their row strides."""
+        for s in statics:
+            if not s.is_contiguous():
+                break
+        else:
+            return statics, self._strides
+        whole = [s if s.dim() == 2 and s.stride(1) == 1 else s.contiguous() for s in statics]
+        return whole, tuple(s.stride(0) if s.dim() == 2 else 0 for s in whole)
+
+
+def _offsets(layout: Layout) -> int:
+    """The address of the first rows of all steps; 0 where every sequence has all steps."""
+    if layout.batch_sizes is None:
+        return 0
+    if layout.handle is None:
+        layout.handle = torch.tensor(layout.offsets, dtype=torch.int64)
+    assert isinstance(layout.handle, Tensor)
+    return layout.handle.data_ptr()
