@@ -1,6 +1,6 @@
 # Every verb sets up by itself: a virtual environment in .venv with the tested versions (constraints.txt), the native
 # machine built into it. `make demo` and `make test` are the two to begin with.
-PYTHON ?= $(firstword $(shell command -v python3.11 python3.12 python3.13 python3))
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do command -v $$p && break; done)
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
