@@ -24,7 +24,7 @@ $(VENV)/.torch: constraints.txt
 	@test -n "$(PYTHON)" || { echo "Recurra needs Python 3.11 or later (apt install python3 python3-venv python3-dev)" >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Recurra needs Python 3.11 or later, this is " + sys.version.split()[0])'
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) install -c constraints.txt torch==2.13.0
+	$(BIN)/python -m pip --disable-pip-version-check install -c constraints.txt torch==2.13.0
 	$(PIP) install -c constraints.txt scikit-build-core nanobind cmake ninja
 	@touch $@
 
