@@ -20,6 +20,7 @@ D = 5
 over_layers = pytest.mark.parametrize("example", LAYERS, ids=str)
 ragged = st.lists(st.integers(0, 5), min_size=1, max_size=4)
 few = settings(max_examples=10)
+pytestmark = pytest.mark.usefixtures("strict")  # a fall-back to scan is an error here
 
 
 def made(example: LayerExample, batch_first: bool = False, seed: int = 0) -> nn.Module:

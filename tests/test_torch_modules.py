@@ -25,6 +25,7 @@ CLASSES: dict[type[nn.Module], type[nn.Module]] = {nn.RNN: recurra.RNN, nn.LSTM:
 INFOS: list[ModuleInfo] = [info for info in module_db if info.module_cls in CLASSES]
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 pytestmark = [
+    pytest.mark.usefixtures("strict"),  # a fall-back to scan is an error here
     pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN"),
     pytest.mark.filterwarnings("ignore:dropout option adds dropout"),
 ]
