@@ -47,7 +47,7 @@ class Names:
         self._taken[base] = count + 1
         if base in "@%":
             return f"{base}{count + 1}"
-        return base if not count else f"{base}.{count}"
+        return f"{base}.{count}" if count or base in ("inf", "nan") else base
 
     def row(self, v: Value) -> str:
         """name:width"""
