@@ -218,8 +218,8 @@ def _verified(manifest: Path, raw: bytes) -> dict[str, object]:
     number = record.get("format") if record else None
     if isinstance(number, int) and number > FORMAT:
         raise FileError(
-            f"{manifest}: field 'format' is {number} but this release reads formats up to {FORMAT}; "
-            "upgrade Recurra (pip install --upgrade recurra) or save the model again with this release."
+            f"{manifest}: field 'format' is {number} but this release reads formats up to {FORMAT}; upgrade Recurra "
+            "(pip install --upgrade recurra) or save the model again with this release."
         )
     tail = _TAIL.fullmatch(raw[-_TAIL_BYTES:])
     if tail is None:

@@ -32,9 +32,8 @@ class Text:
             self.content.encode()
         except UnicodeEncodeError as error:
             raise DataError(
-                f"{self.name} holds half a surrogate pair at character {error.start}, which UTF-8 cannot store; "
-                "decode the "
-                "text again from its bytes."
+                f"{self.name} holds half a surrogate pair at character {error.start}, which UTF-8 cannot store; decode "
+                "the text again from its bytes."
             ) from None
 
     def __len__(self) -> int:
@@ -51,8 +50,7 @@ class Text:
         if cut < 2 or len(self.content) - cut < 2:
             raise DataError(
                 f"{self.name} has {len(self.content)} characters, of which validation={share:g} leaves {max(cut, 0)} "
-                "for "
-                "training, and 2 are needed in each part; give a longer text."
+                "for training, and 2 are needed in each part; give a longer text."
             )
         return (
             Text(f"{self.name}, first {cut} characters", self.content[:cut]),
@@ -80,9 +78,8 @@ def read_text(path: str | os.PathLike[str]) -> Text:
         content = raw.decode("utf-8")
     except UnicodeDecodeError as error:
         raise DataError(
-            f"{path} is not UTF-8 text: byte {error.start} is 0x{raw[error.start]:02x} ({error.reason}); convert it "
-            "to UTF-8 "
-            "(iconv -f LATIN1 -t UTF-8 for western European text)."
+            f"{path} is not UTF-8 text: byte {error.start} is 0x{raw[error.start]:02x} ({error.reason}); convert it to "
+            "UTF-8 (iconv -f LATIN1 -t UTF-8 for western European text)."
         ) from None
     if "\0" in content:
         raise DataError(f"{path} is a binary file: byte {raw.index(0)} is 0x00; give a text file.")
@@ -136,14 +133,12 @@ class Stream:
         if len(numbers) <= window:
             raise DataError(
                 f"The training text has {len(numbers)} characters but one window needs {window + 1} (window={window} "
-                "and the "
-                f"character after it); give a longer text or window={max(1, len(numbers) - 1)}."
+                f"and the character after it); give a longer text or window={max(1, len(numbers) - 1)}."
             )
         if lane < window:
             raise DataError(
                 f"The training text has {len(numbers)} characters but one step reads batch={batch} times "
-                f"window={window} = "
-                f"{batch * window}; give a longer text, or a smaller batch or window."
+                f"window={window} = {batch * window}; give a longer text, or a smaller batch or window."
             )
         self.numbers, self.batch, self.window, self.seed = numbers, batch, window, seed
         self.windows = lane // window

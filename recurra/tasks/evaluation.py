@@ -30,9 +30,8 @@ class Evaluation:
         if self.unknown:
             shown = " ".join(repr(c) for c in list(self.unknown)[:8]) + (" …" if len(self.unknown) > 8 else "")
             lines.append(
-                f"{sum(self.unknown.values())} characters ({shown}) are not in the model's vocabulary and were read "
-                "as the "
-                "reserved unknown symbol."
+                f"{sum(self.unknown.values())} characters ({shown}) are not in the model's vocabulary and were read as "
+                "the reserved unknown symbol."
             )
         return "\n".join([*lines, self.verdict, *([self.note] if self.note else [])])
 

@@ -226,9 +226,8 @@ class LanguageModel(Model):
 
 _LIMITS = (
     "It predicts the next character from those before it and knows nothing but the text named above: what it writes "
-    "has that "
-    "text's form, not its truth. Characters outside its vocabulary are read as one reserved symbol and never written. "
-    "The validation text chose the best checkpoint, so its figure is slightly on the good side."
+    "has that text's form, not its truth. Characters outside its vocabulary are read as one reserved symbol and never "
+    "written. The validation text chose the best checkpoint, so its figure is slightly on the good side."
 )
 
 
@@ -260,9 +259,8 @@ def _same_shapes(folder: files.Folder, network: nn.Module, tensors: dict[str, Te
     for name in expected.keys() | found.keys():
         if expected.get(name) != found.get(name):
             raise FileError(
-                f"{folder.path / 'model.safetensors'}: tensor '{name}' is {_shape(found.get(name))} but fields "
-                "'sizes' and "
-                f"'vocabulary' of {files.MANIFEST} need {_shape(expected.get(name))}."
+                f"{folder.path / 'model.safetensors'}: tensor '{name}' is {_shape(found.get(name))} but fields 'sizes' "
+                f"and 'vocabulary' of {files.MANIFEST} need {_shape(expected.get(name))}."
             )
 
 

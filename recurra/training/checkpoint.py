@@ -79,8 +79,8 @@ def _same_settings(folder: Path, place: files.Folder, settings: Settings) -> Non
         now, then = getattr(settings, name), getattr(trained, name)
         if now != then and name not in CHANGEABLE:
             raise FileError(
-                f"{folder / CONFIG}: field '{name}' is {now!r} but the checkpoint was trained with {then!r}; "
-                "put it back or train again."
+                f"{folder / CONFIG}: field '{name}' is {now!r} but the checkpoint was trained with {then!r}; put it "
+                "back or train again."
             )
 
 

@@ -6,7 +6,6 @@ the same weights and the same log, bit for bit, as one that never was; times exc
 """
 
 import math
-import time
 from pathlib import Path
 
 import torch
@@ -21,13 +20,14 @@ from recurra.training.finite import all_finite, first_broken_gradient, first_bro
 from recurra.training.interrupt import Interrupt
 from recurra.training.metrics import Metrics, Row
 from recurra.training.observer import Observer, Step
+from recurra.training.optimiser import optimiser
+from recurra.training.pace import Pace
 from recurra.training.run import Best, Run
 from recurra.training.schedule import learning_rate
 from recurra.training.settings import Settings
 
 BEST = "best"
 SAMPLES = "samples"
-_SMOOTH = 0.98  # of the shown loss, from step to step
 
 
 class Trainer:
@@ -37,11 +37,12 @@ class Trainer:
         self.folder, self.task, self.settings = folder, task, settings
         self.observer = observer
         self.metrics = Metrics(folder)
-        self.optimiser = _optimiser(task.network, settings)
+        self.optimiser = optimiser(task.network, settings)
         self.position = Position()
         self.state: tuple[Tensor, ...] | None = None
         self.saved = 0  # step of the latest checkpoint
-        self.pace = _Pace(task.characters)
+        self.seconds = 0.0  # of training, before this command
+        self.pace = Pace(task.characters)
         self.run = Run(folder, settings, task.model, task.batches, self.metrics.rows, task.baselines)
 
     def begin(self) -> None:
@@ -55,7 +56,7 @@ class Trainer:
         for name in (BEST, LAST):
             files.recover(self.folder / name)
         self.position, self.state = read_checkpoint(self.folder, self.task.network, self.optimiser, self.settings)
-        self.saved = self.position.step
+        self.saved, self.seconds = self.position.step, self.position.seconds
         self.metrics.cut(self.position.metrics_bytes)
         for sample in (self.folder / SAMPLES).glob("step-*.txt"):
             if int(sample.stem.removeprefix("step-")) > self.position.step:
@@ -74,9 +75,8 @@ class Trainer:
                     self._validate_aside()
         except OSError as error:
             raise FileError(
-                f"Writing to {self.folder} failed at step {self.position.step}: {files.reason(error)}. The "
-                "checkpoint of step "
-                f"{self.saved} is whole: make room, then `recurra resume {self.folder}`."
+                f"Writing to {self.folder} failed at step {self.position.step}: {files.reason(error)}. The checkpoint "
+                f"of step {self.saved} is whole: make room, then `recurra resume {self.folder}`."
             ) from error
 
     def _steps(self, interrupt: Interrupt) -> str:
@@ -143,18 +143,14 @@ class Trainer:
     def _explain_loss(self, value: float, epoch: int, index: int, before: tuple[Tensor, ...] | None) -> None:
         torch.manual_seed(key(self.settings.seed, "step", self.position.step))
         layer = first_broken_layer(self.task.network, lambda: self.task.forward(epoch, index, before))
-        where = (
-            f"the first value that is not finite leaves {layer}"
-            if layer
-            else "every layer is finite, the loss alone is not"
-        )
+        where = f"the first such value leaves {layer}" if layer else "every layer is finite, only the loss is not"
         self._fail(f"The loss became {value} at step {self.position.step + 1}: {where}")
 
     def _fail(self, what: str) -> None:
+        clip = f"a clip below {self.settings.clip:g}" if self.settings.clip else "clip=1"
         raise TrainingError(
             f"{what}. The checkpoint of step {self.saved} in {self.folder / LAST} is whole; train again with a "
-            "learning_rate "
-            f"below {self.settings.learning_rate:g} or a clip below {self.settings.clip:g}."
+            f"learning_rate below {self.settings.learning_rate:g} or with {clip}."
         )
 
     def _show(self, value: float, norm: float, rate: float, epoch: int) -> None:
@@ -232,7 +228,7 @@ class Trainer:
             position.norm_sum / n,
             position.clipped / n,
             validation,
-            round(position.seconds + self.pace.elapsed, 3),
+            round(self.seconds + self.pace.elapsed, 3),
             round(self.pace.characters_per_second, 1),
         )
         position.loss_sum, position.norm_sum, position.clipped, position.gathered = 0.0, 0.0, 0, 0
@@ -255,62 +251,16 @@ class Trainer:
 
     def _save(self) -> None:
         self.metrics.sync()
-        self.position.metrics_bytes = self.metrics.size
-        kept, self.position.seconds = self.position.seconds, self.position.seconds + self.pace.elapsed
-        self.task.note(self.position.step, self.position.best_bits)
-        try:
-            write_checkpoint(self.folder, self.task.model, self.optimiser, self.position, self.state)
-        finally:
-            self.position.seconds = kept
-        self.saved = self.position.step
+        position = self.position
+        position.metrics_bytes = self.metrics.size
+        position.seconds = self.seconds + self.pace.elapsed
+        last = self.metrics.rows[-1] if self.metrics.rows else None
+        self.task.note(position.step, last.validation if last and last.step == position.step else None)
+        write_checkpoint(self.folder, self.task.model, self.optimiser, position, self.state)
+        self.saved = position.step
 
     def _report(self) -> None:
         position = self.position
         self.run.step = position.step
         if position.best_bits is not None:
             self.run.best = Best(position.best_step, position.best_bits)
-
-
-class _Pace:
-    """Clock of this command's training: what an observer is shown and what the time limit counts."""
-
-    def __init__(self, characters: int) -> None:
-        self.characters = characters
-        self.loss = math.nan  # smoothed
-        self.seconds_per_step = 0.0
-        self._began = self._mark = time.perf_counter()
-        self._started = False
-
-    def start(self) -> None:
-        self._began = self._mark = time.perf_counter()
-        self._started = True
-
-    @property
-    def elapsed(self) -> float:
-        return time.perf_counter() - self._began if self._started else 0.0
-
-    @property
-    def characters_per_second(self) -> float:
-        return self.characters / self.seconds_per_step if self.seconds_per_step else 0.0
-
-    def step(self, loss: float) -> None:
-        now = time.perf_counter()
-        took, self._mark = now - self._mark, now
-        first = math.isnan(self.loss)
-        self.loss = loss if first else _SMOOTH * self.loss + (1 - _SMOOTH) * loss
-        self.seconds_per_step = took if first else _SMOOTH * self.seconds_per_step + (1 - _SMOOTH) * took
-
-    def pause(self) -> None:
-        """Validation is no part of the pace of the steps, though the time limit counts it."""
-        self._paused = time.perf_counter()
-
-    def go_on(self) -> None:
-        self._mark += time.perf_counter() - self._paused
-
-
-def _optimiser(network: torch.nn.Module, settings: Settings) -> torch.optim.Optimizer:
-    """AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101); biases and embeddings do not decay."""
-    matrices = [p for n, p in network.named_parameters() if p.ndim > 1 and not n.startswith("embedding")]
-    others = [p for n, p in network.named_parameters() if p.ndim == 1 or n.startswith("embedding")]
-    groups = [{"params": matrices, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)

@@ -53,8 +53,7 @@ class Metrics:
         if found < size:
             raise FileError(
                 f"{self.path} has {found} bytes but field 'metrics_bytes' of the checkpoint says {size}: rows were "
-                "removed; "
-                "put the file back or train again."
+                "removed; put the file back or train again."
             )
         os.truncate(self.path, size)
         with open(self.path, newline="") as file:

@@ -57,8 +57,7 @@ class PlainProgress(Observer):
         left = f", {self._last.seconds_left:.0f} s left" if self._last else ""
         self._say(
             f"step {row.step} of {run.settings.steps}: loss {row.loss:.3f}, {row.bits_per_character:.3f} bits per "
-            "character, "
-            f"validation {row.validation:.3f}, {row.characters_per_second:,.0f} characters a second{left}"
+            f"character, validation {row.validation:.3f}, {row.characters_per_second:,.0f} characters a second{left}"
         )
 
     def on_end(self, run: "Run") -> None:

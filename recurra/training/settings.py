@@ -135,7 +135,7 @@ def complete(given: Settings, characters: int, symbols: int) -> Settings:
         steps = epochs * per_epoch
     else:
         steps = given.steps
-    eval_interval = given.eval_interval or max(1, min(steps, max(per_epoch // 2, steps // 20)))
+    eval_interval = given.eval_interval or max(1, min(2000, -(-steps // 8)))
     return msgspec.structs.replace(
         given,
         hidden=given.hidden or (128 if characters < 50_000 else 256 if characters < 150_000 else 512),

@@ -87,12 +87,17 @@ def resume(path: str | os.PathLike[str], observer: Observer | None = None, **cha
 def _run(trainer: Trainer, fresh: bool) -> Run:
     run = trainer.run
     run.baselines = trainer.task.measure_baselines()
-    if fresh:
-        trainer.begin()
-    else:
-        trainer.restore()
-    trainer.train()
-    run.plot = plot_loss(run.path / "loss.png", run.history, run.baselines)
+    try:
+        if fresh:
+            trainer.begin()
+        else:
+            trainer.restore()
+        trainer.train()
+        run.plot = plot_loss(run.path / "loss.png", run.history, run.baselines)
+    except OSError as error:
+        raise FileError(
+            f"Writing to {run.path} failed: {files.reason(error)}. Make room, then `recurra resume {run.path}`."
+        ) from error
     run.model = LanguageModel.from_folder(files.read_folder(find(run.path)))
     trainer.observer.on_end(run)
     if run.stopped == "interrupt":
@@ -168,8 +173,7 @@ def _changed(full: Settings, changes: dict[str, Any]) -> Settings:
         if name not in CHANGEABLE:
             raise InputError(
                 f"{name}={changes[name]!r} cannot be changed in a run that has begun with {getattr(full, name)!r}; "
-                "resume() takes "
-                f"{', '.join(CHANGEABLE)}."
+                f"resume() takes {', '.join(CHANGEABLE)}."
             )
     return msgspec.structs.replace(full, **{name: value for name, value in changes.items() if value is not None})
 
