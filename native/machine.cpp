@@ -2,6 +2,7 @@
 // instruction set; module.cpp chooses at load.
 #include <cstdlib>
 
+#include "gradient.h"
 #include "operations.h"
 #include "product.h"
 #include "threads.h"
@@ -414,6 +415,18 @@ template <class T> static void run(const Procedure& program, const Call& given) 
   Threads::run(call.threads, [&](int thread, int of) { run_chunks<T>(program, call, packed, steps, thread, of); });
 }
 
+template <class T> static void gradient(const GradientCall& call) {
+  Gradient<T> g = {call.N, call.R, call.C, call.left_stride, call.right_stride, static_cast<const T*>(call.left), static_cast<const T*>(call.right), static_cast<T*>(call.to), call.add};
+  int64_t blocks = parts(g.R, kRowsDown);
+  int threads = int(smaller(smaller(call.threads, blocks), larger(1, g.N * g.R * g.C / kThreadPays)));
+  Threads::run(threads, [&](int thread, int of) {
+    int64_t from = blocks * thread / of * kRowsDown, to = smaller(g.R, blocks * (thread + 1) / of * kRowsDown);
+    T* memory = reinterpret_cast<T*>(scratch_arena.take(gradient_memory<T>(to - from) * int64_t(sizeof(T))));
+    if (call.poison) fill_nan(memory, gradient_memory<T>(to - from));
+    gradient_rows<T>(g, from, to, memory);
+  });
+}
+
 template <class T> static void apply(int32_t code, int64_t n, const void* a, const void* b, const void* c, void* to) {
   auto tile = [](const void* p) { return Tile<T>{static_cast<T*>(const_cast<void*>(p)), 0, lanes<T>, true}; };
   Tile<T> in[3] = {tile(a), tile(b), tile(c)};
@@ -429,6 +442,6 @@ extern "C" const Machine* NAME(recurra_machine_, RECURRA_ISA)() {
 #define TEXT2(x) #x
 #define TEXT(x) TEXT2(x)
   static const Machine machine = {TEXT(RECURRA_ISA), {lanes<float>, lanes<double>}, {layout<float>, layout<double>},
-                                  {pack<float>, pack<double>}, {run<float>, run<double>}, {apply<float>, apply<double>}};
+                                  {pack<float>, pack<double>}, {run<float>, run<double>}, {gradient<float>, gradient<double>}, {apply<float>, apply<double>}};
   return &machine;
 }

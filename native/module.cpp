@@ -220,6 +220,12 @@ class Session {
   std::unique_ptr<void, decltype(&std::free)> packed;
 };
 
+void gradient(bool is_double, int64_t N, int64_t R, int64_t C, intptr_t left, int64_t left_stride, intptr_t right, int64_t right_stride, intptr_t to, bool add, int threads) {
+  GradientCall call{N, R, C, left_stride, right_stride, reinterpret_cast<void*>(left), reinterpret_cast<void*>(right), reinterpret_cast<void*>(to), add, poison_scratch, threads};
+  nb::gil_scoped_release release;
+  machine()->gradient[is_double](call);
+}
+
 void apply(bool is_double, int code, int64_t n, intptr_t a, intptr_t b, intptr_t c, intptr_t to) {
   machine()->apply[is_double](code, n, reinterpret_cast<void*>(a), reinterpret_cast<void*>(b), reinterpret_cast<void*>(c), reinterpret_cast<void*>(to));
 }
@@ -230,6 +236,8 @@ NB_MODULE(_native, m) {
   m.def("isa", [] { return std::string(machine() ? machine()->name : ""); }, "The instruction set in use: v4 (AVX-512), v3 (AVX2), or '' where the machine cannot run.");
   m.def("lanes", [](bool is_double) { return machine() ? machine()->lanes[is_double] : 0; }, "is_double"_a);
   m.def("poison", [](bool on) { poison_scratch = on; }, "on"_a, "Tests: fill scratch with NaN before each call.");
+  m.def("gradient", &gradient, "is_double"_a, "N"_a, "R"_a, "C"_a, "left"_a, "left_stride"_a, "right"_a, "right_stride"_a, "to"_a, "add"_a, "threads"_a,
+        "to (R, C) = left^T right over N rows.");
   m.def("apply", &apply, "is_double"_a, "code"_a, "n"_a, "a"_a, "b"_a, "c"_a, "to"_a, "One operation on n numbers at these addresses.");
   nb::class_<Program>(m, "Program").def(nb::init<std::vector<int64_t>, std::vector<double>, bool>(), "code"_a, "constants"_a, "is_double"_a).def("run", &run);
   nb::class_<Session>(m, "Session")

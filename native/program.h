@@ -85,6 +85,15 @@ struct Call {
   void* packed;           // panels packed earlier; null: this call packs its own
 };
 
+// to (R, C) = left^T right, left (N, R), right (N, C); `add`: to what is there.
+struct GradientCall {
+  int64_t N, R, C, left_stride, right_stride;
+  const void *left, *right;
+  void* to;
+  bool add, poison;
+  int32_t threads;
+};
+
 // What a build for one instruction set offers, for float (0) and double (1).
 struct Machine {
   const char* name;
@@ -92,5 +101,6 @@ struct Machine {
   void (*layout[2])(Procedure&);  // sets Group::packed and Procedure::packed_size
   void (*pack[2])(const Procedure&, const Call&, void*);
   void (*run[2])(const Procedure&, const Call&);
+  void (*gradient[2])(const GradientCall&);
   void (*apply[2])(int32_t code, int64_t n, const void* a, const void* b, const void* c, void* to);  // one operation on n numbers
 };

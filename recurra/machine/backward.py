@@ -10,7 +10,7 @@ from recurra.machine.blocks import Block
 from recurra.machine.encode import PartEncoder, State
 from recurra.machine.forward import ForwardProgram, base, reads, roots
 from recurra.machine.operands import Memory
-from recurra.machine.program import TRANSIENT, NativeProgram
+from recurra.machine.program import TRANSIENT, NativeProgram, product
 from recurra.program.layout import Layout
 from recurra.program.plan import Backward
 from recurra.program.values import Value
@@ -141,7 +141,8 @@ class BackwardProgram:
         rows = Rows(self, layout, forward_arrays, states, x)
         views = iter(range(len(block.starts)))
         for i, v in self.lasting:
-            rows.tensors[v] = x.new_empty(layout.N, v.width) if v is self.d_input else block.view(next(views))
+            given_away = v is self.d_input
+            rows.tensors[v] = x.new_empty(layout.N, v.width) if given_away else block.view(next(views))
             arrays[i] = rows.tensors[v].data_ptr()
         self.program.run(layout, arrays, statics, x.dtype)
         d_input = None if self.d_input is None else rows.own(self.d_input)
@@ -213,15 +214,14 @@ class Rows:
         """leftᵀ @ right over all rows. Where lengths are equal, previous states are read a step earlier in place."""
         layout = self._layout
         if right.op != "state" or right in self._stored or layout.batch_sizes is not None:
-            return self.of(left).t() @ self.of(right)
+            return product(self.of(left), self.of(right))
         d, (history, first), B = self.of(left), self._history(right), layout.B
         head, tail = slice(0, layout.N - B), slice(B, layout.N)
         start, inner, earlier = slice(0, B), tail, head
         if layout.reverse:
             start, inner, earlier = slice(layout.N - B, layout.N), head, tail
-        if first is None:
-            return d[inner].t() @ history[earlier]
-        return torch.addmm(d[start].t() @ first, d[inner].t(), history[earlier])
+        gradient = product(d[inner], history[earlier])
+        return gradient if first is None else product(d[start], first, gradient)
 
     def _earlier(self, history: Tensor, first: Tensor | None) -> Tensor:
         """Rows of the state before each step."""

@@ -65,6 +65,17 @@ class NativeProgram:
         return whole, tuple(s.stride(0) if s.dim() == 2 else 0 for s in whole)
 
 
+def product(left: Tensor, right: Tensor, onto: Tensor | None = None) -> Tensor:
+    """leftᵀ @ right of rows (N, r) and (N, c), added to `onto` if that is given: how a weight gathers its gradient."""
+    left, right = (t if t.stride(1) == 1 or t.shape[1] == 1 else t.contiguous() for t in (left, right))
+    to = left.new_empty(left.shape[1], right.shape[1]) if onto is None else onto
+    library.gradient(
+        to.dtype is torch.float64, left.shape[0], *to.shape, left.data_ptr(), left.stride(0),
+        right.data_ptr(), right.stride(0), to.data_ptr(), onto is not None, torch.get_num_threads(),
+    )  # fmt: skip
+    return to
+
+
 def _offsets(layout: Layout) -> int:
     """The address of the first rows of all steps; 0 where every sequence has all steps."""
     if layout.batch_sizes is None:
