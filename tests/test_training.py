@@ -596,3 +596,13 @@ def test_vocabulary_of_the_training_part_alone(tmp_path: Path) -> None:
     run = recurra.train(tmp_path / "t.txt", out=tmp_path / "run", **TINY)
     assert run.model.vocabulary.characters == Vocabulary("abcdefgh").characters
     assert run.model.evaluate(tmp_path / "t.txt").unknown == {"Z": 20}
+
+
+def test_without_matplotlib_there_is_no_plot_and_no_error(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.delitem(sys.modules, "matplotlib.figure", raising=False)
+    monkeypatch.delitem(sys.modules, "matplotlib.backends.backend_agg", raising=False)
+    run = recurra.train(text, out=tmp_path / "run", **TINY)
+    assert run.plot is None and not (run.path / "loss.png").exists()

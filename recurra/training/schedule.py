@@ -13,10 +13,10 @@ def learning_rate(settings: Settings, step: int) -> float:
     It rises linearly over `warmup` steps, then stays level or falls along half a cosine that ends with the last step
     (Loshchilov & Hutter 2017, arXiv:1608.03983, without restarts).
     """
+    assert settings.steps is not None and settings.warmup is not None  # complete() has set them
     if step < settings.warmup:
         return settings.learning_rate * (step + 1) / settings.warmup
     if settings.schedule == "constant":
         return settings.learning_rate
-    assert settings.steps is not None  # complete() has set it
     done = (step - settings.warmup) / max(1, settings.steps - settings.warmup)
     return settings.learning_rate * (FLOOR + (1 - FLOOR) * (1 + math.cos(math.pi * min(1.0, done))) / 2)

@@ -59,7 +59,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         Literal["cosine", "constant"],
         Meta(description="How the learning rate goes on after the warm-up: down to a tenth along a cosine, or level."),
     ] = "cosine"
-    warmup: Annotated[int, Meta(ge=0, description="Steps over which the learning rate rises from zero.")] = 50
+    warmup: Annotated[
+        Annotated[int, Meta(ge=0)] | None,
+        Meta(description="Steps over which the learning rate rises from zero. [50, less for a short run]"),
+    ] = None
     clip: Annotated[
         float, Meta(ge=0, description="Largest norm of the whole gradient; longer ones are scaled down. 0 never clips.")
     ] = 1.0
@@ -144,6 +147,7 @@ def complete(given: Settings, characters: int, symbols: int) -> Settings:
         batch=batch,
         epochs=None,
         steps=steps,
+        warmup=min(50, steps // 10) if given.warmup is None else given.warmup,
         eval_interval=eval_interval,
         log_interval=given.log_interval or max(1, min(eval_interval, steps // 200)),
     )
