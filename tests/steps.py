@@ -138,6 +138,16 @@ class OutputBefore(Step):
         return torch.tanh(self.Wy(h) + self.Wo(x)), torch.tanh(self.W(x) + self.U(h))
 
 
+class LinearOutput(Step):
+    def build(self):
+        super().build()
+        self.V = nn.Linear(H, 3)
+
+    def step(self, x, h):
+        h = torch.tanh(self.W(x) + self.U(h))
+        return self.V(h), h
+
+
 class Exponential(Step):
     def build(self):
         self.W, self.U = nn.Linear(D, 4 * H), nn.Linear(H, 4 * H)
@@ -267,7 +277,7 @@ class Tied(Step):
 
 STEPS = [
     Step, Concatenating, Gated, GatedMethods, GatedOneByOne, ResetAfter, ResetBefore, OutputFedBack, Projected, Normed, Minimal,
-    OutputBefore, Exponential, Mixed, InPlace, WeightNormed, LeakyRows, OneByOne, Einsum, Idioms, Zeros, PassingThrough, Delayed,
+    OutputBefore, LinearOutput, Exponential, Mixed, InPlace, WeightNormed, LeakyRows, OneByOne, Einsum, Idioms, Zeros, PassingThrough, Delayed,
     Constant, Masked, Tied,
 ]  # fmt: skip
 

@@ -1,0 +1,217 @@
+"""Session: a layer one step at a time gives, bit for bit, what the layer gives for the whole sequence."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from examples import CELLS, LAYERS, CellExample, LayerExample
+from steps import Dropping, IfTensor
+from torch import Tensor, nn
+
+import recurra
+from recurra import InputError, Recurrent, Residual, Session, Stack, cells
+from recurra.machine import native
+
+NATIVE = not native.available()
+STREAMING = [e for e in LAYERS if not any(getattr(m, "bidirectional", False) or isinstance(m, recurra.Bidirectional) for m in e.make(4, False).modules())]
+T, B, D = 6, 3, 4
+
+
+def leaves(state: object) -> Iterator[Tensor]:
+    if isinstance(state, Tensor):
+        yield state
+    else:
+        for part in state:
+            yield from leaves(part)
+
+
+def assert_equal(a: Tensor, b: Tensor) -> None:
+    """The same bits on the native machine."""
+    torch.testing.assert_close(a, b, **({"atol": 0, "rtol": 0} if NATIVE else {}))
+
+
+def steps(session: Session, x: Tensor) -> Tensor:
+    return torch.stack([session.step(row).clone() for row in x])
+
+
+@pytest.mark.parametrize("example", STREAMING, ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.usefixtures("strict")
+def test_steps_are_the_sequence(example: LayerExample, dtype: torch.dtype) -> None:
+    layer = example.make(D, False).to(dtype)
+    x = torch.randn(T, B, D, dtype=dtype)
+    with torch.no_grad():
+        y, state = layer(x)
+    session = Session(layer)
+    assert_equal(steps(session, x), y)
+    for mine, theirs in zip(leaves(session.state), leaves(state), strict=True):
+        assert_equal(mine, theirs)
+
+
+@pytest.mark.parametrize("example", CELLS, ids=str)
+@pytest.mark.usefixtures("strict")
+def test_every_cell_streams(example: CellExample) -> None:
+    layer = Recurrent(example.make(D, 5), batch_first=True)
+    x = torch.randn(T, 1, D)
+    with torch.no_grad():
+        y, _ = layer(x.transpose(0, 1))
+    assert_equal(steps(Session(layer), x), y.transpose(0, 1))
+
+
+def test_deep_layers_stream_without_dropout() -> None:
+    layer = recurra.LSTM(D, 5, 3, dropout=0.5)
+    x = torch.randn(T, B, D)
+    session = Session(layer)
+    got = steps(session, x)
+    assert layer.training
+    layer.eval()
+    with torch.no_grad():
+        y, (h, c) = layer(x)
+    assert_equal(got, y)
+    assert_equal(session.state[0], h)
+    assert_equal(session.state[1], c)
+
+
+@pytest.mark.parametrize("example", STREAMING, ids=str)
+def test_a_state_goes_in_and_out_in_the_layers_own_form(example: LayerExample) -> None:
+    layer = example.make(D, False)
+    x = torch.randn(T, B, D)
+    with torch.no_grad():
+        _, middle = layer(x[:3])
+        y, end = layer(x[3:], middle)
+    given = Session(layer, middle)
+    assert_equal(steps(given, x[3:]), y)
+    later = Session(layer)
+    later.step(x[0])
+    later.state = middle
+    assert_equal(steps(later, x[3:]), y)
+    for a, b in zip(leaves(later.state), leaves(end), strict=True):
+        assert_equal(a, b)
+    given.reset()
+    assert_equal(steps(given, x[3:]), y)
+
+
+def test_reset_and_no_state_begin_anew() -> None:
+    layer = Recurrent(cells.GRU(D, 5))
+    x = torch.randn(T, B, D)
+    session = Session(layer)
+    assert session.state is None
+    first = steps(session, x)
+    assert not torch.equal(session.step(x[0]), first[0])
+    session.reset()
+    assert_equal(steps(session, x), first)
+    session.state = None
+    assert_equal(steps(session, x), first)
+
+
+def test_what_comes_back_is_the_sessions_own_and_out_is_yours() -> None:
+    layer = recurra.LSTM(D, 5)
+    x = torch.randn(T, B, D)
+    session, other = Session(layer), Session(layer)
+    y = session.step(x[0])
+    mine = torch.empty(B, 5)
+    assert other.step(x[0], out=mine) is mine
+    assert_equal(mine, y)
+    kept = y.clone()
+    assert session.step(x[1]) is y and not torch.equal(y, kept)
+    assert torch.equal(mine, kept)
+    state = session.state
+    before = [t.clone() for t in leaves(state)]
+    session.step(x[2])
+    assert all(torch.equal(a, b) for a, b in zip(before, leaves(state), strict=True)), "a state is a copy"
+    assert not y.requires_grad
+
+
+@pytest.mark.parametrize("example", STREAMING, ids=str)
+def test_a_session_is_a_snapshot(example: LayerExample) -> None:
+    layer = example.make(D, False)
+    x = torch.randn(T, B, D)
+    session = Session(layer)
+    session.step(x[0])
+    expected = Session(layer)
+    expected.step(x[0])
+    with torch.no_grad():
+        for p in layer.parameters():
+            p.mul_(1.5)
+    assert_equal(session.step(x[1]), expected.step(x[1]))
+    state = session.state
+    session.refresh()
+    with torch.no_grad():
+        y, _ = layer(x[2:3], state)
+    assert_equal(session.step(x[2]), y[0])
+
+
+def test_learned_first_states() -> None:
+    class Learned(recurra.Cell):
+        def __init__(self) -> None:
+            super().__init__(D, 5)
+            self.w, self.h0 = nn.Linear(D, 5), nn.Parameter(torch.randn(5))
+
+        def initial(self, batch: int) -> Tensor:
+            return self.h0.expand(batch, -1)
+
+        def step(self, x: Tensor, h: Tensor) -> Tensor:
+            return torch.tanh(self.w(x) + h)
+
+    layer = Recurrent(Learned())
+    x = torch.randn(T, B, D)
+    session = Session(layer)
+    session.step(x[0])
+    with torch.no_grad():
+        layer.cell.h0.add_(1)
+    session.reset()
+    kept = session.step(x[0]).clone()
+    session.refresh()
+    session.reset()
+    assert not torch.equal(session.step(x[0]), kept)
+    with torch.no_grad():
+        assert_equal(session.step(x[1]), layer(x[:2])[0][1])
+
+
+def test_steps_that_are_no_programs_stream_on_scan() -> None:
+    layer = Recurrent(IfTensor())
+    x = torch.randn(T, 2, 5, dtype=torch.double)
+    with torch.no_grad():
+        y, _ = layer(x)
+    torch.testing.assert_close(steps(Session(layer), x), y)
+    with recurra.strict(), pytest.raises(recurra.StrictError, match="random"):
+        Session(Recurrent(Dropping())).step(x[0])
+
+
+def test_a_mixture_of_layers() -> None:
+    layer = Stack([Residual(Stack([Recurrent(cells.LSTM(D, 3)), recurra.GRU(3, D, 2)])), Recurrent(cells.ElmanOutput(D, 5, 2))])
+    x = torch.randn(T, B, D)
+    with torch.no_grad():
+        y, state = layer(x)
+    session = Session(layer)
+    assert_equal(steps(session, x), y)
+    for a, b in zip(leaves(session.state), leaves(state), strict=True):
+        assert_equal(a, b)
+
+
+def test_what_a_session_refuses() -> None:
+    for layer in (recurra.LSTM(3, 4, bidirectional=True), Stack([recurra.Bidirectional(recurra.GRU(3, 4))])):
+        with pytest.raises(InputError, match=r"reads the sequence from its end.*unidirectional"):
+            Session(layer)
+    with pytest.raises(InputError, match="Session runs Recurra's layers, and Linear is none"):
+        Session(nn.Linear(3, 3))
+    session = Session(recurra.LSTM(3, 4))
+    with pytest.raises(InputError, match=r"\(B, D\)"):
+        session.step(torch.randn(3))
+    session.step(torch.randn(2, 3))
+    for x, word in ((torch.randn(3, 3), "rows"), (torch.randn(2, 4), r"\(2, 4\)"), (torch.randn(2, 3).double(), "float64")):
+        with pytest.raises(InputError, match=word):
+            session.step(x)
+    for out in (torch.empty(2, 3), torch.empty(2, 4).double(), torch.empty(2, 8)[:, ::2]):
+        with pytest.raises(InputError, match=r"out must be a contiguous torch.float32 tensor of shape \(2, 4\)"):
+            session.step(torch.randn(2, 3), out=out)
+    with pytest.raises(InputError, match="shapes"):
+        session.state = (torch.zeros(1, 3, 4), torch.zeros(1, 3, 4))
+    with pytest.raises(InputError, match="adds x"):
+        Session(Residual(recurra.LSTM(3, 4))).step(torch.randn(1, 3))
+
+
+def test_strided_rows_are_read() -> None:
+    layer = recurra.GRU(3, 4)
+    x = torch.randn(B, 6)
+    assert_equal(Session(layer).step(x[:, ::2]), Session(layer).step(x[:, ::2].contiguous()))
