@@ -22,7 +22,7 @@ from recurra import files
 from recurra.data.text import Text, Vocabulary
 from recurra.errors import DataError, FileError, InputError, TrainingError
 from recurra.tasks.language import LanguageNetwork, Sizes, measure
-from recurra.tasks.language_model import LanguageModel
+from recurra.tasks.language_model import LanguageModel, baseline_models
 from recurra.training.metrics import TIMES, Row
 from recurra.training.observer import Observer, PlainProgress, Step
 from recurra.training.run import Run
@@ -220,6 +220,14 @@ def test_the_prompt_may_hold_unknown_characters_and_says_so(trained: Run) -> Non
     with pytest.warns(UserWarning, match="'☃', which the model does not know"):
         written = trained.model.generate("abc☃", 300, temperature=3.0, seed=1)
     assert set(written) <= set("abcdefgh")
+
+
+def test_baselines_of_a_part_of_a_long_text_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("recurra.tasks.language_model._BASELINE_CHARACTERS", 1000)
+    models = baseline_models("ab" * 400 + "cd" * 500, Vocabulary("abcd"))
+    assert list(models) == [f"{name} of the last 1,000 characters" for name in ("unigram", "3-gram", "5-gram")]
+    assert models["unigram of the last 1,000 characters"].bits_per_character("abab") > 8  # it has not seen them
+    assert list(baseline_models("ab" * 500, Vocabulary("ab"))) == ["unigram", "3-gram", "5-gram"]
 
 
 def test_a_text_of_one_character_cannot_be_measured(trained: Run) -> None:

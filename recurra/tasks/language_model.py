@@ -150,7 +150,7 @@ class LanguageModel(Model):
             raise DataError(
                 f"{part.name} has {len(part)} character but at least 2 are needed to predict one; give a longer text."
             )
-        baselines = baseline_models(source, self.vocabulary) if source else []
+        baselines = baseline_models(source, self.vocabulary) if source else {}
         if not baselines:
             name = self.data.name if self.data else "the training text"
             notes.append(
@@ -162,7 +162,7 @@ class LanguageModel(Model):
             characters=len(part) - 1,
             text=part.name,
             unknown=self.vocabulary.unknown(part.content),
-            baselines={model.name: model.bits_per_character(part.content) for model in baselines},
+            baselines={name: model.bits_per_character(part.content) for name, model in baselines.items()},
             note=" ".join(notes),
         )
 
@@ -240,9 +240,11 @@ def as_text(data: str | os.PathLike[str] | Text) -> Text:
     return read_text(data)
 
 
-def baseline_models(text: str, vocabulary: Vocabulary) -> list[NGram]:
-    """The n-gram models that are always shown, counted on the training text."""
-    return [NGram(text[-_BASELINE_CHARACTERS:], order, vocabulary) for order in BASELINES]
+def baseline_models(text: str, vocabulary: Vocabulary) -> dict[str, NGram]:
+    """The n-gram models that are always shown, counted on the training text; of a very long one on its end, by name."""
+    models = (NGram(text[-_BASELINE_CHARACTERS:], order, vocabulary) for order in BASELINES)
+    suffix = f" of the last {_BASELINE_CHARACTERS:,} characters" if len(text) > _BASELINE_CHARACTERS else ""
+    return {model.name + suffix: model for model in models}
 
 
 def _empty(folder: files.Folder, sizes: Sizes, symbols: int) -> LanguageNetwork:

@@ -72,7 +72,7 @@ class LanguageTask:
     def measure_baselines(self) -> dict[str, float]:
         """Bits per character of the n-gram models on the same text."""
         models = baseline_models(self._training_text, self.model.vocabulary)
-        self.baselines = {model.name: model.bits_per_character(self._kept) for model in models}
+        self.baselines = {name: model.bits_per_character(self._kept) for name, model in models.items()}
         return self.baselines
 
     def sample(self, length: int, temperature: float, seed: int) -> str:
