@@ -94,6 +94,24 @@ template <class T> struct Pieces {
   }
 };
 
+// Where the operands of a phase's instructions lie for the tile seen last. In a short sequence of equal tiles, step after
+// step, only operands that move with time are looked up again.
+template <class T> struct Settled {
+  struct Ready {
+    Tile<T> in[3], to, also;
+  };
+  Ready* ready;
+  Tile<T>* starts;  // of the gates of one group
+  Extent extent;
+  int64_t row, column;
+  bool holds(const Extent& e, int64_t r, int64_t c) const {
+    return r == row && c == column && e.rows == extent.rows && e.columns == extent.columns && e.width == extent.width;
+  }
+};
+static bool moves(const Operand& o) {
+  return o.broadcast || o.place == kRows || o.place == kShifted || o.place == kState || o.place == kNext;
+}
+
 // One thread at work on one stage.
 template <class T> class Worker {
  public:
@@ -111,6 +129,13 @@ template <class T> class Worker {
     locals = memory.template take<T*>(stage->local_count);
     states = memory.template take<T*>(stage->state_count), nexts = memory.template take<T*>(stage->state_count);
     shifted = memory.template take<T*>(program->shifted_count), shifted_memory = memory.template take<T*>(program->shifted_count);
+    settled = memory.template take<Settled<T>>(stage->phase_count);
+    for (int p = 0; p < stage->phase_count; p++) {
+      int64_t gates = 0;
+      for (int g = 0; g < stage->phases[p].group_count; g++) gates = larger(gates, stage->phases[p].groups[g].gate_count);
+      Settled<T> fresh{memory.template take<typename Settled<T>::Ready>(stage->phases[p].instruction_count), memory.template take<Tile<T>>(gates), {}, -1, -1};
+      if (memory.base) settled[p] = fresh;
+    }
     numbers = memory.take(0);
     slot_memory = memory.take(slots * widest_row);
     splats = memory.take((program->constant_count + 3 * kMostRows) * lanes<T>);
@@ -172,6 +197,7 @@ template <class T> class Worker {
   bool started;
   T *numbers, *end_of_numbers, *slot_memory, *splats, *sum_memory, *panel_memory;
   T **locals, **states, **nexts, **shifted, **shifted_memory;
+  Settled<T>* settled;
 
   static void set(T** pointers, int i, T* to, const Pieces<T>& memory) {
     if (memory.base) pointers[i] = to;
@@ -256,18 +282,31 @@ template <class T> class Worker {
       for (int64_t row = from; row < to; row += band) {
         e.rows = smaller(band, to - row);
         for (int g = 0; g < phase.group_count; g++) product(phase, phase.groups[g], e, row, column, packed);
-        int sum = 0;
-        for (int i = 0; i < phase.instruction_count; i++) {
-          const Instruction& n = phase.instructions[i];
-          Tile<T> in[3] = {resolve(n.a, e, row, column, 0), resolve(n.b, e, row, column, 1), resolve(n.c, e, row, column, 2)};
-          if (n.code == kRowsum || n.code == kRowmax)
-            reduce_tile<T>(n.code, e, column == 0, in[0], sum_memory + (sum++ * capacity + row - from) * lanes<T>);
-          else
-            operate<T>(n.code, e, resolve(n.to, e, row, column, 0), resolve(n.also, e, row, column, 0), in);
-        }
+        operations(phase, e, row, column, row - from);
       }
     }
     if (phase.sum_count) finish_sums(phase, from, rows);
+  }
+
+  void operations(const Phase& phase, const Extent& e, int64_t row, int64_t column, int64_t sum_row) {
+    Settled<T>& seen = settled[&phase - stage->phases];
+    bool holds = seen.holds(e, row - first_row, column);
+    int sum = 0;
+    for (int i = 0; i < phase.instruction_count; i++) {
+      const Instruction& n = phase.instructions[i];
+      auto& at = seen.ready[i];
+      if (!holds || moves(n.a)) at.in[0] = resolve(n.a, e, row, column, 0);
+      if (!holds || moves(n.b)) at.in[1] = resolve(n.b, e, row, column, 1);
+      if (!holds || moves(n.c)) at.in[2] = resolve(n.c, e, row, column, 2);
+      if (n.code == kRowsum || n.code == kRowmax) {
+        reduce_tile<T>(n.code, e, column == 0, at.in[0], sum_memory + (sum++ * capacity + sum_row) * lanes<T>);
+        continue;
+      }
+      if (!holds || moves(n.to)) at.to = resolve(n.to, e, row, column, 0);
+      if (!holds || moves(n.also)) at.also = resolve(n.also, e, row, column, 0);
+      operate<T>(n.code, e, at.to, at.also, at.in);
+    }
+    seen.extent = e, seen.row = row - first_row, seen.column = column;
   }
 
   void finish_sums(const Phase& phase, int64_t from, int64_t rows) {
@@ -290,6 +329,8 @@ template <class T> class Worker {
     Panels p(group.gate_count);
     int64_t a_stride = 0, unit = int64_t(p.blocks) * lanes<T>;
     const T* a = locate(group.left, row, a_stride);
+    Tile<T>* starts = settled[&phase - stage->phases].starts;
+    for (int g = 0; g < group.gate_count; g++) starts[g] = resolve(group.gates[g].start, e, row, column, 0);
     for (int64_t u = column / unit; u * unit < column + e.width; u++)
       for (int panel = 0; panel < p.count; panel++) {
         const T* W = panel_memory;
@@ -298,13 +339,13 @@ template <class T> class Worker {
         else
           pack_panel<T>(group, *call, phase.width, u, panel, panel_memory);
         bool pair = packed && e.rows == 1 && p.count == 1 && p.vectors == kVectorsAcross && (u + 2) * unit <= column + e.width;
-        multiply_panel(group, p, panel, e, row, column, u, pair, a, a_stride, W);
+        multiply_panel(group, starts, p, panel, e, column, u, pair, a, a_stride, W);
         u += pair;
       }
   }
 
-  void multiply_panel(const Group& group, const Panels& p, int panel, const Extent& e, int64_t row, int64_t column,
-                      int64_t u, bool pair, const T* a, int64_t a_stride, const T* W) {
+  void multiply_panel(const Group& group, const Tile<T>* starts, const Panels& p, int panel, const Extent& e, int64_t column, int64_t u,
+                      bool pair, const T* a, int64_t a_stride, const T* W) {
     int first = p.first(panel), vectors = p.first(panel + 1) - first, most = pair ? 1 : rows_down(vectors);
     int64_t blocks = parts(e.rows, most);
     for (int64_t i = 0; i < blocks; i++) {
@@ -317,7 +358,7 @@ template <class T> class Worker {
         const Gate& gate = group.gates[v % group.gate_count];
         int64_t at = ((u + z / vectors) * p.blocks + v / group.gate_count) * lanes<T> - column;  // within the tile
         block.to[z] = slot_memory + gate.slot * widest_row + r * e.width + at;
-        Tile<T> start = resolve(gate.start, e, row, column, 0);
+        const Tile<T>& start = starts[v % group.gate_count];
         block.start[z] = start.at ? start.at + r * start.row + at / lanes<T> * start.vector : nullptr;
         block.start_stride[z] = start.row;
         if (start.at && start.memory && at + lanes<T> > e.columns) {  // the row ends inside this vector
@@ -352,7 +393,7 @@ static int64_t share(const Call& call, int thread, int of) {
 }
 
 // Arrays whose address is 1 live for one chunk: memory of ours.
-template <class T> static void place_transient(const Procedure& program, Call& call, int64_t steps) {
+template <class T> static void place_transient(const Procedure& program, Call& call, int64_t steps, Arena& table_arena, Arena& transient_arena) {
   char* table = table_arena.take(program.array_count * int64_t(sizeof(void*) + 1) + 1);
   void** arrays = reinterpret_cast<void**>(table);
   bool* transient = reinterpret_cast<bool*>(table + program.array_count * int64_t(sizeof(void*)));
@@ -368,34 +409,48 @@ template <class T> static void place_transient(const Procedure& program, Call& c
   call.arrays = arrays, call.transient = transient;
 }
 
-// The rows of a few steps go through all stages before the next few, so that what one stage writes is still in the
-// second-level cache when the next reads it. Arrays marked transient hold the rows of one such chunk only.
-template <class T> static void run_chunks(const Procedure& program, const Call& call, const T* packed, int64_t steps, int thread, int of) {
-  Worker<T> workers[kMostStages];
-  int64_t from = share(call, thread, of), to = share(call, thread + 1, of), chunk_rows = steps * call.B;
-  auto prepare = [&](Pieces<T> memory) {
-    for (int s = 0; s < program.stage_count; s++) workers[s].prepare(program, program.stages[s], call, larger(1, program.stages[s].loop ? to - from : parts(chunk_rows, of)), memory);
-    return memory.used;
-  };
-  prepare({scratch_arena.take(prepare({})), 0});
-  int64_t order = 1;
-  for (int s = 0; s < program.stage_count; s++) {
-    workers[s].begin();
-    if (program.stages[s].loop) workers[s].start(from, to), order = program.stages[s].order;
-  }
-  int64_t chunks = parts(call.T, steps);
-  for (int64_t c = 0; c < chunks; c++) {
-    int64_t first = (order > 0 ? c : chunks - 1 - c) * steps, last = smaller(first + steps, call.T);
-    int64_t a = call.offset ? call.offset[first] : first * call.B, b = call.offset ? call.offset[last] : last * call.B;
+// One thread at work on all stages. The rows of a few steps go through all of them before the next few, so that what one
+// stage writes is still in the second-level cache when the next reads it.
+template <class T> class Member {
+ public:
+  Member(const Procedure& of_program, const Call& of_call, int64_t chunk_steps, int thread, int of)
+      : program(of_program), call(of_call), steps(chunk_steps), thread(thread), of(of), from(share(of_call, thread, of)), to(share(of_call, thread + 1, of)) {}
+
+  int64_t prepare(char* memory) {
+    Pieces<T> pieces{memory, 0};
     for (int s = 0; s < program.stage_count; s++) {
-      if (!program.stages[s].loop)
-        workers[s].over_rows(a + (b - a) * thread / of, a + (b - a) * (thread + 1) / of, a, packed);
-      else
-        for (int64_t t = first; t < last; t++) workers[s].step(order > 0 ? t : last - 1 - (t - first), a, packed);
-      if (of > 1) Threads::barrier();
+      int64_t at_once = program.stages[s].loop ? to - from : parts(steps * call.B, of);
+      workers[s].prepare(program, program.stages[s], call, larger(1, at_once), pieces);
+      if (memory) workers[s].begin();
+    }
+    return pieces.used;
+  }
+
+  void run(const T* packed) {
+    int64_t order = 1, chunks = parts(call.T, steps);
+    for (int s = 0; s < program.stage_count; s++)
+      if (program.stages[s].loop) workers[s].start(from, to), order = program.stages[s].order;
+    for (int64_t c = 0; c < chunks; c++) {
+      int64_t first = (order > 0 ? c : chunks - 1 - c) * steps, last = smaller(first + steps, call.T);
+      int64_t a = call.offset ? call.offset[first] : first * call.B, b = call.offset ? call.offset[last] : last * call.B;
+      for (int s = 0; s < program.stage_count; s++) {
+        if (!program.stages[s].loop)
+          workers[s].over_rows(a + (b - a) * thread / of, a + (b - a) * (thread + 1) / of, a, packed);
+        else
+          for (int64_t t = first; t < last; t++) workers[s].step(order > 0 ? t : last - 1 - (t - first), a, packed);
+        if (of > 1) Threads::barrier();
+      }
     }
   }
-}
+
+ private:
+  const Procedure& program;
+  const Call& call;
+  int64_t steps;
+  int thread, of;
+  int64_t from, to;  // sequences
+  Worker<T> workers[kMostStages];
+};
 
 template <class T> static void run(const Procedure& program, const Call& given) {
   if (program.stage_count > kMostStages) abort();
@@ -403,17 +458,46 @@ template <class T> static void run(const Procedure& program, const Call& given) 
   int64_t work = 0;
   for (int s = 0; s < program.stage_count; s++) work += multiply_adds_a_row<T>(program.stages[s]) * call.N;
   call.threads = int32_t(smaller(call.threads, larger(1, work / kThreadPays)));
-  const T* packed = static_cast<const T*>(call.packed);
-  if (!packed && call.N > kPackingPays) {
+  const T* packed = nullptr;
+  if (call.N > kPackingPays) {
     T* memory = reinterpret_cast<T*>(packed_arena.take(program.packed_size * int64_t(sizeof(T))));
     if (call.poison) fill_nan(memory, program.packed_size);
     pack<T>(program, call, memory);
     packed = memory;
   }
   int64_t steps = call.B ? larger(1, smaller(call.T, kChunkRows / call.B)) : 1;
-  place_transient<T>(program, call, steps);
-  Threads::run(call.threads, [&](int thread, int of) { run_chunks<T>(program, call, packed, steps, thread, of); });
+  place_transient<T>(program, call, steps, table_arena, transient_arena);
+  Threads::run(call.threads, [&](int thread, int of) {
+    Member<T> member(program, call, steps, thread, of);
+    member.prepare(scratch_arena.take(member.prepare(nullptr)));
+    member.run(packed);
+  });
 }
+
+// Streaming: one step a call, whose weights are packed and whose memory is laid out once.
+template <class T> class Stream {
+ public:
+  Stream(const Procedure& program, const Call& given) : call(given), member(program, call, 1, 0, 1) {
+    packed = reinterpret_cast<T*>(packed_memory.take(program.packed_size * int64_t(sizeof(T))));
+    pack<T>(program, call, packed);
+    place_transient<T>(program, call, 1, table, transient);
+    member.prepare(scratch.take(member.prepare(nullptr)));
+  }
+  void step(int input, const void* x, int output, void* y) {
+    void** arrays = const_cast<void**>(call.arrays);
+    arrays[input] = const_cast<void*>(x), arrays[output] = y;
+    Threads::run(1, [&](int, int) { member.run(packed); });
+  }
+
+ private:
+  Call call;
+  Member<T> member;
+  T* packed;
+  Arena packed_memory, table, transient, scratch;
+};
+template <class T> static void* open_stream(const Procedure& program, const Call& call) { return new Stream<T>(program, call); }
+template <class T> static void step_stream(void* stream, int input, const void* x, int output, void* y) { static_cast<Stream<T>*>(stream)->step(input, x, output, y); }
+template <class T> static void close_stream(void* stream) { delete static_cast<Stream<T>*>(stream); }
 
 template <class T> static void gradient(const GradientCall& call) {
   Gradient<T> g = {call.N, call.R, call.C, call.left_stride, call.right_stride, static_cast<const T*>(call.left), static_cast<const T*>(call.right), static_cast<T*>(call.to), call.add};
@@ -442,6 +526,7 @@ extern "C" const Machine* NAME(recurra_machine_, RECURRA_ISA)() {
 #define TEXT2(x) #x
 #define TEXT(x) TEXT2(x)
   static const Machine machine = {TEXT(RECURRA_ISA), {lanes<float>, lanes<double>}, {layout<float>, layout<double>},
-                                  {pack<float>, pack<double>}, {run<float>, run<double>}, {gradient<float>, gradient<double>}, {apply<float>, apply<double>}};
+                                  {run<float>, run<double>}, {gradient<float>, gradient<double>},
+                                  {open_stream<float>, open_stream<double>}, {step_stream<float>, step_stream<double>}, {close_stream<float>, close_stream<double>}, {apply<float>, apply<double>}};
   return &machine;
 }

@@ -180,8 +180,8 @@ struct Addresses {
       : arrays(addresses<void*>(arrays, program.procedure.array_count, "arrays")),
         statics(addresses<const void*>(statics, program.procedure.static_count, "statics")),
         strides(addresses<int64_t>(strides, program.procedure.static_count, "strides")) {}
-  Call call(int64_t T, int64_t B, int64_t N, intptr_t offset, int threads, void* packed = nullptr) const {
-    return {T, B, N, reinterpret_cast<const int64_t*>(offset), threads, poison_scratch, arrays.data(), nullptr, statics.data(), strides.data(), packed};
+  Call call(int64_t T, int64_t B, int64_t N, intptr_t offset, int threads) const {
+    return {T, B, N, reinterpret_cast<const int64_t*>(offset), threads, poison_scratch, arrays.data(), nullptr, statics.data(), strides.data()};
   }
 };
 
@@ -200,24 +200,22 @@ void run(const Program& program, int64_t T, int64_t B, int64_t N, intptr_t offse
 class Session {
  public:
   Session(const Program& program, int64_t B, nb::list arrays, nb::list statics, nb::tuple strides, int input, int output)
-      : program(program), given(program, arrays, statics, strides), B(B), input(size_t(input)), output(size_t(output)),
-        packed(std::aligned_alloc(64, (size_t(program.procedure.packed_size) * (program.kind ? 8 : 4) / 64 + 1) * 64), std::free) {
-    if (this->input >= given.arrays.size() || this->output >= given.arrays.size()) throw std::invalid_argument("native session: no such array");
-    Call call = given.call(1, B, B, 0, 1);
-    machine()->pack[program.kind](program.procedure, call, packed.get());
+      : kind(program.kind), given(program, arrays, statics, strides), input(input), output(output) {
+    int count = int(given.arrays.size());
+    if (input < 0 || input >= count || output < 0 || output >= count) throw std::invalid_argument("native session: no such array");
+    stream = machine()->open_stream[kind](program.procedure, given.call(1, B, B, 0, 1));
   }
   Session(const Session&) = delete;
-  void step(intptr_t x, intptr_t y) {
-    given.arrays[input] = reinterpret_cast<void*>(x), given.arrays[output] = reinterpret_cast<void*>(y);
-    machine()->run[program.kind](program.procedure, given.call(1, B, B, 0, 1, packed.get()));
+  ~Session() {
+    if (stream) machine()->close_stream[kind](stream);
   }
+  void step(intptr_t x, intptr_t y) { machine()->step_stream[kind](stream, input, reinterpret_cast<void*>(x), output, reinterpret_cast<void*>(y)); }
 
  private:
-  const Program& program;
+  int kind;
   Addresses given;
-  int64_t B;
-  size_t input, output;
-  std::unique_ptr<void, decltype(&std::free)> packed;
+  int input, output;
+  void* stream = nullptr;
 };
 
 void gradient(bool is_double, int64_t N, int64_t R, int64_t C, intptr_t left, int64_t left_stride, intptr_t right, int64_t right_stride, intptr_t to, bool add, int threads) {

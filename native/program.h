@@ -82,7 +82,6 @@ struct Call {
   const bool* transient;  // which were kTransient; set by run()
   const void* const* statics;  // weights: matrices and vectors
   const int64_t* strides;      // of the rows of matrices
-  void* packed;           // panels packed earlier; null: this call packs its own
 };
 
 // to (R, C) = left^T right, left (N, R), right (N, C); `add`: to what is there.
@@ -99,8 +98,11 @@ struct Machine {
   const char* name;
   int32_t lanes[2];
   void (*layout[2])(Procedure&);  // sets Group::packed and Procedure::packed_size
-  void (*pack[2])(const Procedure&, const Call&, void*);
   void (*run[2])(const Procedure&, const Call&);
   void (*gradient[2])(const GradientCall&);
+  // Streaming. The call is copied; what its addresses name must stay until the stream is closed.
+  void* (*open_stream[2])(const Procedure&, const Call&);
+  void (*step_stream[2])(void* stream, int input, const void* x, int output, void* y);
+  void (*close_stream[2])(void* stream);
   void (*apply[2])(int32_t code, int64_t n, const void* a, const void* b, const void* c, void* to);  // one operation on n numbers
 };
