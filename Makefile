@@ -53,5 +53,5 @@ wheel: setup
 	@ls dist/*.whl
 
 clean:
-	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis recurra/_native*.so
 	find recurra tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
