@@ -31,8 +31,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         ),
     ] = None
     dropout: Annotated[
-        float, Meta(ge=0, lt=1, description="Share of values set to zero in training, before and after every layer.")
-    ] = 0.0
+        Annotated[float, Meta(ge=0, lt=1)] | None,
+        Meta(
+            description="Share of values set to zero in training, before and after every layer. "
+            "[none, unless the text is read many times]"
+        ),
+    ] = None
 
     batch: Annotated[Size | None, Meta(description="Places of the text read side by side. [found from its length]")] = (
         None
@@ -133,27 +137,30 @@ def complete(given: Settings, characters: int, symbols: int) -> Settings:
     window = given.window or max(1, min(64, (characters - 1) // 2))
     batch = given.batch or max(1, min(16, characters // (4 * window)))
     per_epoch = max(1, characters // (batch * window))
-    if given.steps is None:
-        epochs = given.epochs or max(1, min(200, round(_CHARACTERS_SEEN / characters)))
-        steps = epochs * per_epoch
-    else:
-        steps = given.steps
+    steps = given.steps or per_epoch * (given.epochs or _epochs(characters))
     eval_interval = given.eval_interval or max(1, min(2000, -(-steps // 8)))
-    return msgspec.structs.replace(
-        given,
-        hidden=given.hidden or (128 if characters < 50_000 else 256 if characters < 150_000 else 512),
-        embedding=min(64, symbols) if given.embedding is None else given.embedding,
-        window=window,
-        batch=batch,
-        epochs=None,
-        steps=steps,
-        warmup=min(50, steps // 10) if given.warmup is None else given.warmup,
-        eval_interval=eval_interval,
-        log_interval=given.log_interval or max(1, min(eval_interval, steps // 200)),
-    )
+    found = {
+        "hidden": 128 if characters < 50_000 else 256 if characters < 150_000 else 512,
+        "embedding": min(64, symbols),
+        "dropout": 0.0 if steps < 10 * per_epoch else 0.2,
+        "window": window,
+        "batch": batch,
+        "steps": steps,
+        "warmup": min(50, steps // 10),
+        "eval_interval": eval_interval,
+        "log_interval": max(1, min(eval_interval, steps // 200)),
+    }
+    open_ones = {name: value for name, value in found.items() if getattr(given, name) is None}
+    return msgspec.structs.replace(given, epochs=None, **open_ones)
 
 
-_CHARACTERS_SEEN = 3_000_000  # about a minute of an LSTM of 512 units on two cores
+def _epochs(characters: int) -> int:
+    """As many as take about a minute; of a longer text three, of a very long one at least one."""
+    seen = max(_A_MINUTE, 3 * min(characters, 1_000_000))
+    return max(1, min(200, round(seen / characters)))
+
+
+_A_MINUTE = 1_200_000  # characters that an LSTM of 512 units learns from in about a minute on two cores
 
 
 def _plain(annotated: Any) -> Any:

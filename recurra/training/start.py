@@ -106,7 +106,8 @@ def _run(trainer: Trainer, fresh: bool) -> Run:
 
 
 def _task(text: Text, full: Settings) -> LanguageTask:
-    assert full.hidden and full.batch and full.window and full.embedding is not None  # complete() has set them
+    assert full.hidden and full.batch and full.window  # complete() has set them
+    assert full.embedding is not None and full.dropout is not None
     sizes = Sizes(full.cell, full.layers, full.hidden, full.embedding)
     record = msgspec.to_builtins(full)
     return LanguageTask(text, sizes, full.dropout, full.batch, full.window, full.validation, full.seed, record)
