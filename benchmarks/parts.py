@@ -60,7 +60,7 @@ def instruction(code: int, to: list[int], *read: list[int], also: list[int] | No
 
 def recurrent_product(gates: int, width: int) -> list[int]:
     """h -> the first of the gates of W h, over time; the others are computed and dropped."""
-    code = [1, width, 0, 1, 0, 1]  # an array: the initial state; no shifted rows; one matrix, no vector; one stage
+    code = [1, width, 0, 1, 1]  # an array: the initial state; no shifted rows; one static, the weight; one stage
     code += [1, 1, 1, width, 0, -1, 0, 1]  # a loop forwards with one state, that array its start; no locals; one phase
     code += [width, gates, 1, *operand(STATE), width, gates]  # its slots, and one group of products of the state
     for gate in range(gates):
@@ -70,7 +70,7 @@ def recurrent_product(gates: int, width: int) -> list[int]:
 
 def lstm_pointwise(width: int) -> list[int]:
     """What follows the product in an LSTM step; its gates come from a vector, and are kept."""
-    code = [4, *[width] * 4, 0, 0, 1, 1]  # arrays: c and h at the start and at the end; one vector; one stage
+    code = [4, *[width] * 4, 0, 1, 1]  # arrays: c and h at the start and at the end; one static, a vector; one stage
     code += [1, 1, 2, width, 0, 2, width, 1, 3, 1, 4 * width, 1]  # a loop, two states, one local: the kept gates
     squashed = [
         instruction(
@@ -111,7 +111,7 @@ def product(cell: str, shape: Shape) -> list[Contestant]:
     weight, start = torch.randn(gates * width, width) / width**0.5, torch.randn(batch, width)
 
     def ours() -> None:
-        pointers = (start.data_ptr(),), (weight.data_ptr(),), (width,), ()
+        pointers = [start.data_ptr()], [weight.data_ptr()], (width,)
         program.run(time, batch, time * batch, 0, threads, *pointers)
 
     return [
@@ -134,7 +134,7 @@ class Pointwise:
 
     def interpreted(self) -> dict[str, Tensor]:
         arrays = (self.zero, self.zero, self.c, self.h)
-        pointers = tuple(each.data_ptr() for each in arrays), (), (), (self.gates.data_ptr(),)
+        pointers = [each.data_ptr() for each in arrays], [self.gates.data_ptr()], (0,)
         self.program.run(self.STEPS, 1, self.STEPS, 0, 1, *pointers)
         return {"c": self.c.clone(), "h": self.h.clone()}
 
