@@ -1,6 +1,7 @@
 """Steps written in many idioms, which must become programs, and steps that must not, with the line that says why."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +15,7 @@ H, D = 6, 5
 class Step(Cell):
     """A cell of fixed widths whose parameters are drawn wide enough for every operation to matter."""
 
-    widths: dict[str, int] = {}  # noqa: RUF012 (read only)
+    widths: ClassVar[dict[str, int]] = {}
 
     def __init__(self) -> None:
         super().__init__(D, H, **self.widths)
@@ -89,7 +90,7 @@ class ResetBefore(Step):
 
 
 class OutputFedBack(Step):
-    widths = {"y": D}
+    widths: ClassVar[dict[str, int]] = {"y": D}
 
     def build(self):
         self.W, self.U, self.V = nn.Linear(D, H), nn.Linear(D, H), nn.Linear(H, D)
@@ -99,7 +100,7 @@ class OutputFedBack(Step):
 
 
 class Projected(Step):
-    widths = {"h": 4}
+    widths: ClassVar[dict[str, int]] = {"h": 4}
 
     def build(self):
         self.W, self.U, self.R = nn.Linear(D, 4 * H), nn.Linear(4, 4 * H), nn.Linear(H, 4, bias=False)
@@ -213,7 +214,12 @@ class Idioms(Step):
         k = torch.ones(x.size(0), 1, dtype=x.dtype) * 0.5
         m = ((h > 0) & ~(h > 1)).to(x.dtype)
         b = h.new_zeros(x.shape[0], H)
-        h = torch.cat([h[..., :2], h[:, 2:]], dim=1) * torch.tensor(0.7, dtype=x.dtype) + m * k + torch.zeros_like(h) + b
+        h = (
+            torch.cat([h[..., :2], h[:, 2:]], dim=1) * torch.tensor(0.7, dtype=x.dtype)
+            + m * k
+            + torch.zeros_like(h)
+            + b
+        )
         h = F.relu6(h) + h.clip(min=-1) + torch.rsub(h, 1) + torch.sqrt(h * h + 1) + F.mish(h) + F.relu(h).pow(3) * 0.01
         y = h.unsqueeze(1).squeeze(1)
         a, v = y.unbind(-1)[0], y.var(-1, keepdim=True)
@@ -232,7 +238,7 @@ class Zeros(Step):
 class PassingThrough(Step):
     """A state that is the last input, and one that never changes."""
 
-    widths = {"last": D}
+    widths: ClassVar[dict[str, int]] = {"last": D}
 
     def step(self, x, h, last, fixed):
         return torch.tanh(self.W(x - last) + self.U(h) + fixed), x, fixed
@@ -276,8 +282,9 @@ class Tied(Step):
 
 
 STEPS = [
-    Step, Concatenating, Gated, GatedMethods, GatedOneByOne, ResetAfter, ResetBefore, OutputFedBack, Projected, Normed, Minimal,
-    OutputBefore, LinearOutput, Exponential, Mixed, InPlace, WeightNormed, LeakyRows, OneByOne, Einsum, Idioms, Zeros, PassingThrough, Delayed,
+    Step, Concatenating, Gated, GatedMethods, GatedOneByOne, ResetAfter, ResetBefore, OutputFedBack, Projected, Normed,
+    Minimal, OutputBefore, LinearOutput, Exponential, Mixed, InPlace, WeightNormed, LeakyRows, OneByOne, Einsum, Idioms,
+    Zeros, PassingThrough, Delayed,
     Constant, Masked, Tied,
 ]  # fmt: skip
 
@@ -414,7 +421,7 @@ _OUTSIDE = torch.ones(H, dtype=torch.double)
 
 @dataclass(frozen=True)
 class Refused:
-    """A step that stays on scan; `word` must be in the reason, and the reason must name the line marked with "# here"."""
+    """A step that stays on scan, for a reason with this word in it; the line marked "here" must be named."""
 
     make: type[Step]
     word: str

@@ -92,7 +92,9 @@ def test_a_derivative_is_that_of_the_value(op: Op, narrow: int | None) -> None:
         if got.shape[1] > v.width:
             got = got.sum(-1, keepdim=True)
         got = got.expand(ROWS, v.width)  # one number stands for all
-        torch.testing.assert_close(got, torch.zeros_like(got) if e is None else e.expand_as(got), atol=1e-12, rtol=1e-12)
+        torch.testing.assert_close(
+            got, torch.zeros_like(got) if e is None else e.expand_as(got), atol=1e-12, rtol=1e-12
+        )
 
 
 @pytest.mark.parametrize("op", [op for op in OPS.values() if op.kind == "pointwise"], ids=lambda op: op.name)
@@ -154,7 +156,9 @@ def test_identities() -> None:
 
 def test_identities_keep_values() -> None:
     rows = [torch.randn(ROWS, 3, dtype=torch.double), torch.randn(ROWS, 1, dtype=torch.double)]
-    for op, k, c in itertools.product(("add", "sub", "mul", "div", "max", "min", "gt", "eq"), (0, 1), (-1.0, 0.0, 1.0, 2.0)):
+    for op, k, c in itertools.product(
+        ("add", "sub", "mul", "div", "max", "min", "gt", "eq"), (0, 1), (-1.0, 0.0, 1.0, 2.0)
+    ):
         g = Graph()
         leaves = [g.leaf("input", "a", 3), g.leaf("input", "s", 1)]
         given = dict(zip(leaves, rows, strict=True))

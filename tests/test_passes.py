@@ -1,10 +1,9 @@
-"""The passes: what leaves the loop, what is merged and fused, what is saved; and that each keeps what the step means."""
+"""The passes: what leaves the loop, what is merged, fused and saved; and that each keeps what the step means."""
 
 from dataclasses import replace
 
 import pytest
 import torch
-from examples import CELLS, CellExample
 from steps import (
     STEPS,
     Concatenating,
@@ -28,6 +27,7 @@ from steps import (
 )
 from torch import Tensor, nn
 
+from examples import CELLS, CellExample
 from recurra import Cell, ProgramError, cells
 from recurra.machine.plain import PlainExecutor, run
 from recurra.passes import backward_of, compile_step, own_weights, plan_of
@@ -102,9 +102,13 @@ def test_plan_and_backward_are_those_of_scan(make: type[Step], sizes: tuple[int,
     for got, e in zip((output, *ends), (y[mask], *last), strict=True):
         torch.testing.assert_close(got, e.detach(), atol=1e-12, rtol=1e-12)
     need = [True] * len(statics)
-    d_x, d_statics, d_states = executor.backward(layout, saved, [rows], plain, first, output, d[0][mask], d[1:], True, need)
+    d_x, d_statics, d_states = executor.backward(
+        layout, saved, [rows], plain, first, output, d[0][mask], d[1:], True, need
+    )
     live = [(s, g) for s, g in zip(statics, d_statics, strict=True) if s.requires_grad]
-    d_weights = torch.autograd.grad([s for s, _ in live], list(cell.parameters()), [g for _, g in live], allow_unused=True)
+    d_weights = torch.autograd.grad(
+        [s for s, _ in live], list(cell.parameters()), [g for _, g in live], allow_unused=True
+    )
     padded = torch.zeros_like(x)
     padded[mask] = 0 if d_x[0] is None else d_x[0]
     for t, got, e in zip(given, (padded, *d_states, *d_weights), expected, strict=True):
@@ -153,7 +157,8 @@ def test_weight_gradients_leave_the_loop() -> None:
 
 
 SAVED = {
-    Step: 0, Gated: 4, GatedOneByOne: 4, ResetAfter: 4, ResetBefore: 3, Minimal: 2, Exponential: 4, LeakyRows: 0, OneByOne: 0,
+    Step: 0, Gated: 4, GatedOneByOne: 4, ResetAfter: 4, ResetBefore: 3, Minimal: 2, Exponential: 4, LeakyRows: 0,
+    OneByOne: 0,
     Projected: 4, Einsum: 0, Tied: 1,
 }  # fmt: skip
 
@@ -253,7 +258,7 @@ def test_verification_finds_what_is_wrong_with_a_backward() -> None:
         replace(b, body=b.body[1:]),
         replace(b, matrices=((static, right, left),)),
         replace(b, vectors=((static, left),)),
-        replace(b, d_states=(b.d_nexts[0], None, *b.d_states[2:])[:1] + (left,)),
+        replace(b, d_states=(left, *b.d_states[1:])),
         replace(b, exported=()),
     ]
     for w in wrong:
@@ -273,7 +278,9 @@ def test_a_wrong_rewrite_does_not_go_unseen(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_derive_adds_slices_of_gradients_without_padding() -> None:
     plan, backward = compile_step(Gated())
-    assert not [v for v in (*backward.body, *backward.before) if v.op == "cat" and any(a.op == "broadcast" for a in v.args)]
+    assert not [
+        v for v in (*backward.body, *backward.before) if v.op == "cat" and any(a.op == "broadcast" for a in v.args)
+    ]
     assert backward_of(plan).saved
 
 

@@ -1,14 +1,14 @@
-"""A program's text: readable, with the step's own names; it loads back to the same program, and loading runs nothing."""
+"""A program's text: readable, with the step's own names; it loads back to the same, and loading runs nothing."""
 
 import re
 
 import pytest
 import torch
-from examples import CELLS, CellExample
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from steps import STEPS, Gated, GatedOneByOne, Idioms, Masked, Step
 
+from examples import CELLS, CellExample
 from recurra import Cell, ProgramError, cells
 from recurra.machine.plain import run
 from recurra.passes import compile_step, own_weights
@@ -140,7 +140,11 @@ def test_a_mutated_text_is_refused_or_another_program(data: st.DataObject) -> No
     words = re.split(r"(\W)", text)
     for _ in range(data.draw(st.integers(1, 3))):
         k = data.draw(st.integers(0, len(words) - 1))
-        words[k] = data.draw(st.sampled_from(["", "0", "-1", "x", "@", "(", "]", "'", "\n", words[data.draw(st.integers(0, len(words) - 1))]]))
+        words[k] = data.draw(
+            st.sampled_from(
+                ["", "0", "-1", "x", "@", "(", "]", "'", "\n", words[data.draw(st.integers(0, len(words) - 1))]]
+            )
+        )
     try:
         plan, backward = parse("".join(words))
     except ProgramError:

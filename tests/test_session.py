@@ -4,16 +4,22 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from examples import CELLS, LAYERS, CellExample, LayerExample
 from steps import Dropping, IfTensor
 from torch import Tensor, nn
 
 import recurra
+from examples import CELLS, LAYERS, CellExample, LayerExample
 from recurra import InputError, Recurrent, Residual, Session, Stack, cells
 from recurra.machine import native
 
 NATIVE = not native.available()
-STREAMING = [e for e in LAYERS if not any(getattr(m, "bidirectional", False) or isinstance(m, recurra.Bidirectional) for m in e.make(4, False).modules())]
+STREAMING = [
+    e
+    for e in LAYERS
+    if not any(
+        getattr(m, "bidirectional", False) or isinstance(m, recurra.Bidirectional) for m in e.make(4, False).modules()
+    )
+]
 T, B, D = 6, 3, 4
 
 
@@ -179,7 +185,9 @@ def test_steps_that_are_no_programs_stream_on_scan() -> None:
 
 
 def test_a_mixture_of_layers() -> None:
-    layer = Stack([Residual(Stack([Recurrent(cells.LSTM(D, 3)), recurra.GRU(3, D, 2)])), Recurrent(cells.ElmanOutput(D, 5, 2))])
+    layer = Stack(
+        [Residual(Stack([Recurrent(cells.LSTM(D, 3)), recurra.GRU(3, D, 2)])), Recurrent(cells.ElmanOutput(D, 5, 2))]
+    )
     x = torch.randn(T, B, D)
     with torch.no_grad():
         y, state = layer(x)
@@ -199,7 +207,11 @@ def test_what_a_session_refuses() -> None:
     with pytest.raises(InputError, match=r"\(B, D\)"):
         session.step(torch.randn(3))
     session.step(torch.randn(2, 3))
-    for x, word in ((torch.randn(3, 3), "rows"), (torch.randn(2, 4), r"\(2, 4\)"), (torch.randn(2, 3).double(), "float64")):
+    for x, word in (
+        (torch.randn(3, 3), "rows"),
+        (torch.randn(2, 4), r"\(2, 4\)"),
+        (torch.randn(2, 3).double(), "float64"),
+    ):
         with pytest.raises(InputError, match=word):
             session.step(x)
     for out in (torch.empty(2, 3), torch.empty(2, 4).double(), torch.empty(2, 8)[:, ::2]):

@@ -1,4 +1,4 @@
-"""A trace never goes stale: whatever a step may depend on, changing it traces again; what cannot be known runs on scan."""
+"""A trace never goes stale: whatever a step depends on, changing it traces again; what cannot be known is on scan."""
 
 import copy
 import dataclasses
@@ -130,7 +130,8 @@ def swap_parameter(cell: Changeable) -> None:
 
 
 CHANGES = [
-    set_alpha, set_on_the_class, set_in_list, set_in_nested_dict, set_in_object, set_behind_setattr, set_function, add_parameter, take_bias_away,
+    set_alpha, set_on_the_class, set_in_list, set_in_nested_dict, set_in_object, set_behind_setattr, set_function,
+    add_parameter, take_bias_away,
     set_training_of_submodule, replace_submodule, replace_module, change_a_hidden_setting, new_weights_of_another_kind,
     change_eval, scale_in_place, change_buffer, load_weights, swap_parameter,
 ]  # fmt: skip
@@ -248,5 +249,7 @@ def test_parametrized_weights() -> None:
     with torch.no_grad():
         cell.u.parametrizations.weight.original0.mul_(3)
     torch.testing.assert_close(unroll(cell, x)[0], scan(cell, x)[0])
-    (a,), (b,) = (torch.autograd.grad(run(cell, x)[0].sum(), cell.u.parametrizations.weight.original1) for run in (unroll, scan))
+    (a,), (b,) = (
+        torch.autograd.grad(run(cell, x)[0].sum(), cell.u.parametrizations.weight.original1) for run in (unroll, scan)
+    )
     torch.testing.assert_close(a, b)

@@ -66,7 +66,7 @@ def test_values_keep_the_names_of_the_step() -> None:
     text = step_text(traced(Gated())[0])
     for name in ("i:6 = slice", "f:6 = slice", "g:6 = slice", "o:6 = slice", "c.1:6 = add"):
         assert name in text
-    assert 'steps.py, line' in text and "c = torch.sigmoid(f) * c" in text
+    assert "steps.py, line" in text and "c = torch.sigmoid(f) * c" in text
 
 
 @pytest.mark.parametrize("make", [GatedMethods, GatedOneByOne])
@@ -90,7 +90,7 @@ def test_tracing_leaves_the_generator_alone() -> None:
 
 def test_tracing_leaves_weights_and_modes_alone() -> None:
     cell = Gated().eval()
-    before = {k: p for k, p in cell.named_parameters()}
+    before = dict(cell.named_parameters())
     with torch.no_grad():
         traced(cell)
         assert not torch.is_grad_enabled()
@@ -161,7 +161,9 @@ def test_a_reason_can_be_read_alone() -> None:
     assert str(refusal) == "the step draws random numbers (a.py, line 3: torch.rand(1))"
 
 
-def test_show_prints_the_program_after_a_pass(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_show_prints_the_program_after_a_pass(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("RECURRA_SHOW", "hoist")
     plan, _ = compile_step(Gated())
     shown = capsys.readouterr().err

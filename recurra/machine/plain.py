@@ -1,7 +1,7 @@
 """A plan run by PyTorch: any device, any dtype, every operation.
 
-`run` is ordinary differentiable PyTorch: second derivatives, forward mode and vmap go through it. `PlainExecutor` runs a plan
-and its backward as written, without autograd: what the native machine must reproduce.
+`run` is ordinary differentiable PyTorch: second derivatives, forward mode and vmap go through it. `PlainExecutor` runs
+a plan and its backward as written, without autograd: what the native machine must reproduce.
 """
 
 from collections.abc import Iterable, Sequence
@@ -61,7 +61,10 @@ def _loop(
     wanted: Iterable[Value],
     like: Tensor,
 ) -> tuple[tuple[Tensor, ...], Env]:
-    """Runs `body` at each time on the active rows: what the leaves carry becomes `nexts`; returns the last carried and wanted rows."""
+    """Runs `body` at each time on the active rows: what the leaves carry becomes `nexts`.
+
+    Returns what is carried in the end, and the rows of the wanted values.
+    """
     carried = list(first)
     collected: dict[Value, dict[int, Tensor]] = {v: {} for v in wanted}
     made = {*body, *leaves}
@@ -76,8 +79,8 @@ def _loop(
         evaluate(body, here, n, like)
         for v, at in collected.items():
             at[t] = _rows(_value(v, here, like), n, v.width)
-        for k, v in enumerate(nexts):
-            new = like.new_zeros(n, leaves[k].width) if v is None else _rows(_value(v, here, like), n, v.width)
+        for k, w in enumerate(nexts):
+            new = like.new_zeros(n, leaves[k].width) if w is None else _rows(_value(w, here, like), n, w.width)
             carried[k] = new if n == layout.B else torch.cat([new, carried[k][n:]])
     joined = {
         v: torch.cat([at[t] for t in range(layout.T)]) if at else like.new_zeros(0, v.width)

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 
 from recurra.program.graph import Graph, ordered
 from recurra.program.ops import OPS
@@ -45,10 +46,10 @@ class Cotangents:
         if not pieces:
             return None
         cuts = sorted({0, v.width, *[c for lo, hi, _ in pieces for c in (lo, hi)]})
-        segments = [self._segment(lo, hi, pieces) for lo, hi in zip(cuts, cuts[1:], strict=False)]
+        segments = [self._segment(lo, hi, pieces) for lo, hi in pairwise(cuts)]
         if len(segments) == 1:
             return segments[0]
-        widths = [hi - lo for lo, hi in zip(cuts, cuts[1:], strict=False)]
+        widths = [hi - lo for lo, hi in pairwise(cuts)]
         return self.g("cat", *[wide(self.g, s, n) for s, n in zip(segments, widths, strict=True)])
 
     def _segment(self, lo: int, hi: int, pieces: Iterable[tuple[int, int, Value]]) -> Value:
@@ -85,7 +86,7 @@ def derive(plan: Plan) -> Derivative:
     d_states = tuple(
         None if d is None else wide(g, d, s.width) for d, s in zip(totals, plan.states.values(), strict=True)
     )
-    d_inputs = {k: None if (d := flow.total(x)) is None else wide(g, d, x.width) for k, x in plan.inputs.items()}
+    d_inputs = {k: None if (d_x := flow.total(x)) is None else wide(g, d_x, x.width) for k, x in plan.inputs.items()}
     return Derivative(d_output, d_nexts, d_states, d_inputs, tuple(matrices), tuple(vectors))
 
 

@@ -32,7 +32,9 @@ def fuse(plan: Plan) -> Plan:
 def fuse_backward(b: Backward) -> Backward:
     """The backward parts with multiply-adds; what they read of the forward parts stays as it is."""
     gradients = [*[v for _, left, right in b.matrices for v in (left, right)], *[rows for _, rows in b.vectors]]
-    outs = [v for v in [*b.d_states, *b.d_inputs.values(), *gradients, *b.streams, *b.exported, *b.saved] if v is not None]
+    outs = [
+        v for v in [*b.d_states, *b.d_inputs.values(), *gradients, *b.streams, *b.exported, *b.saved] if v is not None
+    ]
     (after, body, before), new = _fused((b.after, b.body, b.before), outs)
     return replace(
         b,

@@ -55,7 +55,7 @@ def _without_views_at_the_end(before: tuple[Value, ...], early: set[Value], root
 
 def linear(step: Step) -> str:
     """How the next states depend on the previous ones: "none", "diag" (a scan would do), "dense" (linear), or "no"."""
-    rank: dict[Value, int] = {s: 1 for s in step.states.values()}
+    rank: dict[Value, int] = dict.fromkeys(step.states.values(), 1)
     for v in everything(step):
         if v not in rank:
             rank[v] = _rank(v, [rank[a] for a in v.args])

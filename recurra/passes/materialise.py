@@ -7,7 +7,7 @@ from recurra.program.values import Value
 
 
 def materialise(step: Step) -> Step:
-    """Adds zero to it: an operation, which executors run, where a broadcast is only a view. The last of the rewrites."""
+    """Adds zero to it: an operation, where a broadcast is only a view. The last of the rewrites."""
     return rebuild(step, _rows)
 
 

@@ -9,7 +9,7 @@ from recurra.program.values import Call, Expression, Value
 
 
 def merge(step: Step) -> Step:
-    """One wide product instead of several thin ones; those the loop needs and those only the output needs stay apart."""
+    """One wide product instead of several thin ones; what the loop needs and what only the output needs stay apart."""
     needed = set(ordered(step.nexts))
     groups: dict[tuple[Value, bool], list[Value]] = defaultdict(list)
     for v in everything(step):

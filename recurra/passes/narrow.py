@@ -1,8 +1,8 @@
 """Narrow: an operation of which only slices are read is done on slices of its operands.
 
-sigmoid(z)[:, :H] becomes sigmoid(z[:, :H]), so that every gate is H wide. Only in the loop: elsewhere one wide value is better
-than four. A sum with a product stays whole: the machine begins the product's accumulator with the other term. So does
-an operation with a weight, which would have to be cut at each call.
+sigmoid(z)[:, :H] becomes sigmoid(z[:, :H]), so that every gate is H wide. Only in the loop: elsewhere one wide value is
+better than four. A sum with a product stays whole: the machine begins the product's accumulator with the other term. So
+does an operation with a weight, which would have to be cut at each call.
 """
 
 from recurra.passes.rebuild import New, everything, rebuild, roots, users

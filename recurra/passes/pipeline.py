@@ -74,4 +74,4 @@ def backward_of(plan: Plan) -> Backward:
 
 def _show(name: str, text: Callable[[P], str], program: P) -> None:
     if os.environ.get("RECURRA_SHOW") in (name, "all"):
-        print(f"# after {name}\n{text(program)}", file=sys.stderr)
+        sys.stderr.write(f"# after {name}\n{text(program)}\n")

@@ -18,8 +18,13 @@ def reassociate(step: Step) -> Step:
     inner = {
         v
         for v in everything(step)
-        if v.op == "add" and v not in out and len(used[v]) == 1 and used[v][0].op == "add" and used[v][0].width == v.width
+        if v.op == "add"
+        and v not in out
+        and len(used[v]) == 1
+        and used[v][0].op == "add"
+        and used[v][0].width == v.width
     }
+
     def terms(v: Value) -> list[Value]:
         return [t for a in v.args for t in (terms(a) if a in inner else [a])]
 

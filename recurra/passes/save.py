@@ -1,8 +1,8 @@
 """Save or recompute: what the forward pass keeps for the backward one.
 
-One rule: go through the forward values that the backward names, in order. Inputs, states and the output are there anyway.
-A pointwise operation whose operands are at hand is computed again; whatever follows a product or a sum over a row is saved.
-LSTM: four values a unit and step; GRU: four, of which three lie over the hoisted stream; Elman: none.
+One rule: go through the forward values that the backward names, in order. Inputs, states and the output are there
+anyway. A pointwise operation whose operands are at hand is computed again; whatever follows a product or a sum over a
+row is saved. LSTM: four values a unit and step; GRU: four, of which three lie over the hoisted stream; Elman: none.
 """
 
 from collections.abc import Iterable
@@ -44,7 +44,7 @@ def remembered(
 
 
 def _forward(named: Iterable[Value], place: dict[Value, int], backward: set[Value]) -> set[Value]:
-    """The forward values behind what the backward names: an operation of its own on forward values stands for its operands."""
+    """The forward values behind what is named: new operations on forward values stand for their operands."""
     found: set[Value] = set()
     stack = [v for v in named if v not in backward]
     while stack:

@@ -30,7 +30,9 @@ def _groups(step: Step) -> list[Group]:
         slices = sorted(set(slices), key=lambda s: s.attr) if all(s.op == "slice" for s in slices) else []
         if wide in out or len(slices) < 2 or not _partition(slices, wide.width) or any(s in out for s in slices):
             continue
-        adds = [used[s][0] for s in slices if len(used[s]) == 1 and used[s][0].op == "add" and used[s][0].width == s.width]
+        adds = [
+            used[s][0] for s in slices if len(used[s]) == 1 and used[s][0].op == "add" and used[s][0].width == s.width
+        ]
         if len(adds) != len(slices):
             continue
         others = [a.args[1] if a.args[0] is s else a.args[0] for a, s in zip(adds, slices, strict=True)]

@@ -1,7 +1,6 @@
-"""Everything a step may depend on apart from its arguments and weights: the Python attributes of a cell, as they were."""
+"""Everything a step may depend on apart from arguments and weights: the Python attributes of a cell, as they were."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -41,18 +40,30 @@ def frozen(value: Any, depth: int = 8) -> Any:
 class Fingerprint:
     """The attributes of a cell and its submodules at one moment. `holds()` says whether they are still the same.
 
-    Attributes are compared by identity first, so that the check of a cell without submodules costs a microsecond; what can
-    change inside (lists, dicts, objects) is compared by content.
+    Attributes are compared by identity first, so that the check of a cell without submodules costs a microsecond; what
+    can change inside (lists, dicts, objects) is compared by content.
     """
 
-    __slots__ = ("_attributes", "_children", "_contents", "_flat", "_hooked", "_hooks", "_missing", "_modes", "_tensors")
+    __slots__ = (
+        "_attributes",
+        "_children",
+        "_contents",
+        "_flat",
+        "_hooked",
+        "_hooks",
+        "_missing",
+        "_modes",
+        "_tensors",
+    )
 
     def __init__(self, cell: nn.Module, loose: bool = False) -> None:
         """loose: of the attributes only `training` counts, for a cell that changes itself at every step."""
         modules = list(cell.modules())
         self._modes = [(m, m.training) for m in modules] if loose else None
         classes = dict.fromkeys(c for m in modules for c in type(m).__mro__ if not _is_library(c))
-        self._attributes = [(d, tuple(d.values())) for d in [*[m.__dict__ for m in modules], *[c.__dict__ for c in classes]]]
+        self._attributes = [
+            (d, tuple(d.values())) for d in [*[m.__dict__ for m in modules], *[c.__dict__ for c in classes]]
+        ]
         self._children = [(m._modules, dict(m._modules)) for m in modules]
         # parameters and buffers may be added, or removed, which whoever reads them by name will notice
         self._tensors = [(d, len(d)) for m in modules for d in (m._parameters, m._buffers)]
@@ -107,20 +118,6 @@ def _is_library(c: type) -> bool:
 
 
 def _is_flat(value: Any) -> bool:
-    return type(value) in (dict, list) and all(isinstance(v, _PLAIN) for v in (value.values() if type(value) is dict else value))
-
-
-@contextmanager
-def restored(cell: nn.Module) -> Iterator[None]:
-    """Afterwards the attributes of the cell and its modules, and what its lists, dicts and sets hold, are as before."""
-    before = [(m, dict(m.__dict__)) for m in cell.modules()]
-    contents = [(v, v.copy()) for _, d in before for k, v in d.items() if k not in _SYSTEM and type(v) in (list, dict, set)]
-    try:
-        yield
-    finally:
-        for m, attributes in before:
-            m.__dict__.clear()
-            m.__dict__.update(attributes)
-        for v, copy in contents:
-            v.clear()
-            v.extend(copy) if isinstance(v, list) else v.update(copy)
+    return type(value) in (dict, list) and all(
+        isinstance(v, _PLAIN) for v in (value.values() if type(value) is dict else value)
+    )

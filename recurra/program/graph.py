@@ -1,4 +1,4 @@
-"""Builds values with value numbering (equal operations on equal operands are one value) and the few identities that pay."""
+"""Builds values: equal operations on equal operands are one value, and the few identities that pay are applied."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -55,7 +55,9 @@ class Graph:
     def __call__(self, op: str, *operands: Any) -> Value:
         if op == "slice":
             return self._slice(*operands)
-        args = tuple(a if isinstance(a, Value) else self.const(a) for a in (operands[:1] if op == "broadcast" else operands))
+        args = tuple(
+            a if isinstance(a, Value) else self.const(a) for a in (operands[:1] if op == "broadcast" else operands)
+        )
         kind = OPS[op].kind
         if op == "broadcast":
             width = int(operands[1])
@@ -182,7 +184,12 @@ def _select(g: Graph, c: Value, a: Value, b: Value) -> Value | None:
 
 
 _IDENTITIES: dict[str, Callable[..., Value | None]] = {
-    "add": _add, "sub": _sub, "mul": _mul, "div": _div, "neg": _neg, "select": _select,
+    "add": _add,
+    "sub": _sub,
+    "mul": _mul,
+    "div": _div,
+    "neg": _neg,
+    "select": _select,
 }
 
 

@@ -4,7 +4,7 @@ from itertools import accumulate
 
 
 class Layout:
-    """N rows of T steps in PackedSequence's order: step after step, and in each the rows of the sequences that reach it.
+    """N rows of T steps in PackedSequence's order: step after step, in each the rows of the sequences that reach it.
 
     Sequences are sorted by falling length, so those active at step t are the first batch_sizes[t]; row r of step t
     lies at offsets[t] + r. `reverse` walks the steps downwards; the rows stay where they are.

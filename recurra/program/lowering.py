@@ -1,4 +1,6 @@
-"""ATen to the operations of a program: one row each. What is composite in PyTorch (linear, chunk, layer_norm) has been taken apart.
+"""ATen to the operations of a program: one row each.
+
+What is composite in PyTorch (linear, chunk, cosine similarity) has been taken apart before it arrives here.
 
 A row is (g, *args, **kwargs) -> Value, or a tuple with None for results nobody should use, or None: not in the table.
 Arguments are ATen's own, tensors replaced by values.
@@ -212,7 +214,10 @@ def _filled(number: float) -> Callable[..., Value]:
 
 
 LOWERINGS: dict[str, Callable[..., Lowered]] = {
-    **{name: _plain(name) for name in "mul neg sigmoid tanh relu exp expm1 log log1p sqrt rsqrt erf abs gt ge eq".split()},
+    **{
+        name: _plain(name)
+        for name in "mul neg sigmoid tanh relu exp expm1 log log1p sqrt rsqrt erf abs gt ge eq".split()
+    },
     "add": _scaled("add"),
     "sub": _scaled("sub"),
     "rsub": _rsub,
@@ -292,8 +297,10 @@ VIEWS = frozenset("unsqueeze squeeze view _unsafe_view permute t transpose expan
 
 # The position of the axis an operation works along: it must be the last of two.
 AXIS = {
-    "unbind": 1, "var": 1, "std": 1, "select": 1, "sum": 1, "mean": 1, "amax": 1, "amin": 1, "_softmax": 1, "_log_softmax": 1,
-    "logsumexp": 1, "glu": 1, "cat": 1, "slice": 1, "split": 2, "split_with_sizes": 2, "slice_scatter": 2, "select_scatter": 2,
+    "unbind": 1, "var": 1, "std": 1, "select": 1, "sum": 1, "mean": 1, "amax": 1, "amin": 1, "_softmax": 1,
+    "_log_softmax": 1,
+    "logsumexp": 1, "glu": 1, "cat": 1, "slice": 1, "split": 2, "split_with_sizes": 2, "slice_scatter": 2,
+    "select_scatter": 2,
     "linalg_vector_norm": 2, "roll": 2,
 }  # fmt: skip
 

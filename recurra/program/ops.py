@@ -23,7 +23,7 @@ Kind = Literal["product", "pointwise", "reduction", "shape"]
 
 
 class Builder(Protocol):
-    """Makes values: g(op, *operands); numbers become constants. Shape operations take their attr: g("slice", a, lo, hi)."""
+    """Makes values: g(op, *operands), and the attr of shape operations; numbers become constants."""
 
     def __call__(self, op: str, *args: Any) -> Value: ...
 
@@ -76,6 +76,7 @@ def _cat(g: Builder, y: Value, d: Value, *args: Value) -> Gradients:
     return tuple(g("slice", d, end - a.width, end) for a, end in zip(args, ends, strict=True))
 
 
+# fmt: off  (one row of the table reads as one row)
 _ROWS = (
     # products
     Op("mm", 2, "product", 1, lambda a, W: a @ W.mT, lambda g, y, d, a, W: (g("mmt", d, W), None)),
@@ -84,13 +85,31 @@ _ROWS = (
     Op("add", 2, "pointwise", 3, torch.add, lambda g, y, d, a, b: (d, d)),
     Op("sub", 2, "pointwise", 4, torch.sub, lambda g, y, d, a, b: (d, g("neg", d))),
     Op("mul", 2, "pointwise", 5, torch.mul, lambda g, y, d, a, b: (g("mul", d, b), g("mul", d, a))),
-    Op("div", 2, "pointwise", 6, torch.div,
-       lambda g, y, d, a, b: (g("div", d, b), g("neg", g("div", g("mul", d, y), b)))),
+    Op(
+        "div",
+        2,
+        "pointwise",
+        6,
+        torch.div,
+        lambda g, y, d, a, b: (g("div", d, b), g("neg", g("div", g("mul", d, y), b))),
+    ),
     Op("neg", 1, "pointwise", 7, torch.neg, lambda g, y, d, a: (g("neg", d),)),
-    Op("fma", 3, "pointwise", 8, lambda a, b, c: a * b + c,
-       lambda g, y, d, a, b, c: (g("mul", d, b), g("mul", d, a), d)),
-    Op("abs", 1, "pointwise", 9, torch.abs,
-       lambda g, y, d, a: (g("select", g("gt", a, 0.0), d, g("select", g("gt", 0.0, a), g("neg", d), 0.0)),)),
+    Op(
+        "fma",
+        3,
+        "pointwise",
+        8,
+        lambda a, b, c: a * b + c,
+        lambda g, y, d, a, b, c: (g("mul", d, b), g("mul", d, a), d),
+    ),
+    Op(
+        "abs",
+        1,
+        "pointwise",
+        9,
+        torch.abs,
+        lambda g, y, d, a: (g("select", g("gt", a, 0.0), d, g("select", g("gt", 0.0, a), g("neg", d), 0.0)),),
+    ),
     Op("max", 2, "pointwise", 10, torch.maximum, lambda g, y, d, a, b: _tie(g, d, g("gt", a, b), g("eq", a, b))),
     Op("min", 2, "pointwise", 11, torch.minimum, lambda g, y, d, a, b: _tie(g, d, g("gt", b, a), g("eq", a, b))),
     # functions
@@ -102,30 +121,67 @@ _ROWS = (
     Op("log", 1, "pointwise", 17, torch.log, lambda g, y, d, a: (g("div", d, a),)),
     Op("log1p", 1, "pointwise", 18, torch.log1p, lambda g, y, d, a: (g("div", d, g("add", a, 1.0)),)),
     Op("sqrt", 1, "pointwise", 19, torch.sqrt, lambda g, y, d, a: (g("div", g("mul", d, 0.5), y),)),
-    Op("rsqrt", 1, "pointwise", 20, torch.rsqrt,
-       lambda g, y, d, a: (g("mul", g("mul", d, -0.5), g("mul", y, g("mul", y, y))),)),
-    Op("erf", 1, "pointwise", 21, torch.erf,
-       lambda g, y, d, a: (g("mul", d, g("mul", g("exp", g("neg", g("mul", a, a))), 2 / math.sqrt(math.pi))),)),
+    Op(
+        "rsqrt",
+        1,
+        "pointwise",
+        20,
+        torch.rsqrt,
+        lambda g, y, d, a: (g("mul", g("mul", d, -0.5), g("mul", y, g("mul", y, y))),),
+    ),
+    Op(
+        "erf",
+        1,
+        "pointwise",
+        21,
+        torch.erf,
+        lambda g, y, d, a: (g("mul", d, g("mul", g("exp", g("neg", g("mul", a, a))), 2 / math.sqrt(math.pi))),),
+    ),
     Op("softplus", 1, "pointwise", 22, F.softplus, lambda g, y, d, a: (g("mul", d, g("sigmoid", a)),)),
     # the derivatives of sigmoid and tanh from their results y, one operation instead of three
-    Op("dsigmoid", 2, "pointwise", 23, lambda d, y: d * y * (1 - y),
-       lambda g, y, d, a, b: (g("dsigmoid", d, b), g("mul", g("mul", d, a), g("sub", 1.0, g("add", b, b))))),
-    Op("dtanh", 2, "pointwise", 24, lambda d, y: d * (1 - y * y),
-       lambda g, y, d, a, b: (g("dtanh", d, b), g("mul", g("mul", d, a), g("mul", b, -2.0)))),
+    Op(
+        "dsigmoid",
+        2,
+        "pointwise",
+        23,
+        lambda d, y: d * y * (1 - y),
+        lambda g, y, d, a, b: (g("dsigmoid", d, b), g("mul", g("mul", d, a), g("sub", 1.0, g("add", b, b)))),
+    ),
+    Op(
+        "dtanh",
+        2,
+        "pointwise",
+        24,
+        lambda d, y: d * (1 - y * y),
+        lambda g, y, d, a, b: (g("dtanh", d, b), g("mul", g("mul", d, a), g("mul", b, -2.0))),
+    ),
     # comparison and choice
     Op("gt", 2, "pointwise", 25, lambda a, b: _like(a > b, a), lambda g, y, d, a, b: (None, None)),
     Op("ge", 2, "pointwise", 26, lambda a, b: _like(a >= b, a), lambda g, y, d, a, b: (None, None)),
     Op("eq", 2, "pointwise", 27, lambda a, b: _like(a == b, a), lambda g, y, d, a, b: (None, None)),
-    Op("select", 3, "pointwise", 28, _select,
-       lambda g, y, d, c, a, b: (None, g("select", c, d, 0.0), g("select", c, 0.0, d))),
+    Op(
+        "select",
+        3,
+        "pointwise",
+        28,
+        _select,
+        lambda g, y, d, c, a, b: (None, g("select", c, d, 0.0), g("select", c, 0.0, d)),
+    ),
     # over the numbers of a row
     Op("rowsum", 1, "reduction", 29, lambda a: a.sum(-1, keepdim=True), lambda g, y, d, a: (d,)),
     Op("rowmax", 1, "reduction", 30, lambda a: a.amax(-1, keepdim=True), _rowmax),
     # shape
     Op("slice", 1, "shape", 31, lambda a, lo, hi: a[..., lo:hi], _slice),
     Op("cat", None, "shape", 32, lambda *a: torch.cat(a, -1), _cat),
-    Op("broadcast", 1, "shape", 33, lambda a, n: a.expand(*a.shape[:-1], n) if a.dim() else a.expand(n),
-       lambda g, y, d, a: (d,)),
+    Op(
+        "broadcast",
+        1,
+        "shape",
+        33,
+        lambda a, n: a.expand(*a.shape[:-1], n) if a.dim() else a.expand(n),
+        lambda g, y, d, a: (d,),
+    ),
 )
+# fmt: on
 
 OPS: dict[str, Op] = {row.name: row for row in _ROWS}

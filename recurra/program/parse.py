@@ -1,7 +1,7 @@
 """Loading a program's text: nothing in it is run, everything in it is checked.
 
-`parse(text)` gives back the plan, and the backward where the text holds one, whose text is the same again. Raises ProgramError
-that names the line, for text that is no program and for a program that does not verify.
+`parse(text)` gives back the plan, and the backward where the text holds one, whose text is the same again. Raises
+ProgramError that names the line, for text that is no program and for a program that does not verify.
 """
 
 import ast

@@ -50,9 +50,9 @@ class Plan:
 class Backward:
     """The derivative of a whole step (all three parts) as three parts, run in this order: after, body, before.
 
-    Operands of a part: values of the same or an earlier part, saved and free forward values, consts, statics, cotangents.
-    Free are inputs, previous states, nexts and output. A forward value that is recomputed is listed, as the same node,
-    in every part that reads it, so a node may stand in more than one part (and in the forward's).
+    Operands of a part: values of the same or an earlier part, saved and free forward values, consts, statics,
+    cotangents. Free are inputs, previous states, nexts and output. A forward value that is recomputed is listed, as the
+    same node, in every part that reads it, so a node may stand in more than one part (and in the forward's).
 
     saved     forward rows (of before, body or after) that forward must keep
     d_output  the cotangent leaf of the output: rows of all steps (None when no gradient depends on it)
@@ -64,9 +64,9 @@ class Backward:
               None: zero
     d_inputs  rows, per input (None: zero)
     matrices  (static, left, right): the static's gradient gains leftᵀ @ right, over all rows
-    vectors   (static, rows): the static's gradient gains the sum over all rows. Rows are as wide as the static has numbers.
-    streams   values of after (not forward values) that the body reads, whole or through slices
-    exported  values of body, d_nexts among them, that `before`, d_inputs, matrices or vectors read
+    vectors   (static, rows): the static's gradient gains the sum over all rows. Rows are as wide as the static has
+    numbers. streams   values of after (not forward values) that the body reads, whole or through slices exported
+    values of body, d_nexts among them, that `before`, d_inputs, matrices or vectors read
     """
 
     saved: tuple[Value, ...]
@@ -90,13 +90,17 @@ def reads(part: Iterable[Value], roots: Iterable[Value] = ()) -> dict[Value, Non
     return {a: None for a in [*[a for v in part for a in v.args], *roots] if a.is_row and a not in made}
 
 
-def streams_of(before: Iterable[Value], body: Iterable[Value], inputs: Iterable[Value], nexts: Iterable[Value]) -> tuple[Value, ...]:
+def streams_of(
+    before: Iterable[Value], body: Iterable[Value], inputs: Iterable[Value], nexts: Iterable[Value]
+) -> tuple[Value, ...]:
     """Inputs and values of `before` that the loop reads: `Plan.streams`."""
     made = {*before, *inputs}
     return tuple(v for v in reads(body, nexts) if v in made)
 
 
-def exported_of(body: Iterable[Value], after: Iterable[Value], nexts: Iterable[Value], output: Value) -> tuple[Value, ...]:
+def exported_of(
+    body: Iterable[Value], after: Iterable[Value], nexts: Iterable[Value], output: Value
+) -> tuple[Value, ...]:
     """Values of the loop, not next states, that are read behind it: `Plan.exported`."""
     made = set(body) - set(nexts)
     return tuple(v for v in reads(after, [output]) if v in made)

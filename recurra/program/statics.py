@@ -1,7 +1,7 @@
 """Operations on weights alone: they stay PyTorch, run once a call under autograd, and their results are operands.
 
-They are data (`values.Call`): an operator of the list below and its arguments, so that a program's text can hold them and
-loading a text runs nothing that is not listed here.
+They are data (`values.Call`): an operator of the list below and its arguments, so that a program's text can hold them
+and loading a text runs nothing that is not listed here.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,12 +18,17 @@ from recurra.program.values import Argument, Call, Expression, Parameter, Value
 ATEN = frozenset(
     """abs add addmm alias amax amin arange atan bitwise_and bitwise_not bitwise_or block_diag bmm cat ceil clamp
     clamp_max clamp_min clone copy cos cosh cumprod cumsum detach diag_embed diagonal diagonal_copy div dot elu eq erf
-    erfc exp expand expm1 eye fill flip floor full full_like ge gelu gt index_select le leaky_relu lerp lift_fresh linalg_matrix_exp
-    linalg_vector_norm linspace log log1p log_sigmoid_forward logaddexp logical_and logical_not logical_or logsumexp lt masked_fill
-    maximum mean minimum mm mul mv native_layer_norm ne neg new_full new_ones new_zeros norm ones ones_like outer permute
-    pow reciprocal relu repeat reshape roll round rsqrt rsub scalar_tensor select select_scatter sigmoid sign silu sin sinh slice
+    erfc exp expand expm1 eye fill flip floor full full_like ge gelu gt index_select le leaky_relu lerp lift_fresh
+    linalg_matrix_exp
+    linalg_vector_norm linspace log log1p log_sigmoid_forward logaddexp logical_and logical_not logical_or logsumexp lt
+    masked_fill
+    maximum mean minimum mm mul mv native_layer_norm ne neg new_full new_ones new_zeros norm ones ones_like outer
+    permute
+    pow reciprocal relu repeat reshape roll round rsqrt rsub scalar_tensor select select_scatter sigmoid sign
+    silu sin sinh slice
     slice_scatter softplus split split_with_sizes sqrt square squeeze stack std sub sum t tan tanh transpose tril triu
-    unbind unsqueeze var view where zeros zeros_like _softmax _log_softmax _to_copy _unsafe_view _weight_norm_interface""".split()
+    unbind unsqueeze var view where zeros zeros_like _softmax _log_softmax _to_copy _unsafe_view
+    _weight_norm_interface""".split()
 )
 
 FACTORIES = frozenset("arange eye full linspace ones scalar_tensor zeros".split())
@@ -48,7 +53,9 @@ def _argument(a: Any, dtype: torch.dtype) -> Argument:
         return "dtype:row" if a == dtype else f"dtype:{str(a).removeprefix('torch.')}"
     if a is None or isinstance(a, (bool, int, float, str)):
         return a
-    raise CellError(f"an argument of kind {type(a).__name__} of an operation on weights is not one that a program may hold")
+    raise CellError(
+        f"an argument of kind {type(a).__name__} of an operation on weights is not one that a program may hold"
+    )
 
 
 def literal(t: Tensor) -> Call:
@@ -112,7 +119,9 @@ def _run(name: str, args: list[Any], kwargs: dict[str, Any], dtype: torch.dtype,
         return torch.tensor(numbers, dtype=dtype if kind.is_floating_point else kind, device=device).reshape(shape)
     if name in OPS:
         tensors = OPS[name].kind != "shape"
-        return OPS[name].value(*[torch.tensor(a, dtype=dtype, device=device) if tensors and isinstance(a, float) else a for a in args])
+        return OPS[name].value(
+            *[torch.tensor(a, dtype=dtype, device=device) if tensors and isinstance(a, float) else a for a in args]
+        )
     if name.split(".")[1] in FACTORIES:
         kwargs["device"] = device
     return operator(name)(*args, **kwargs)

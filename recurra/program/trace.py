@@ -1,11 +1,12 @@
 """A cell's step, run once on a few rows and recorded as a program.
 
-The recorder is a dispatch mode below `torch.func.functionalize`: it sees the ATen operations a step runs, whatever idiom
-they were written in, with the user's line on the stack. Rows are real numbers, not fake tensors: meta kernels
+The recorder is a dispatch mode below `torch.func.functionalize`: it sees the ATen operations a step runs, whatever
+idiom they were written in, with the user's line on the stack. Rows are real numbers, not fake tensors: meta kernels
 import sympy (a second), and numbers can be checked. A step is traced with two batch sizes and must give equal text.
 """
 
 import contextlib
+import copy
 import linecache
 import os
 import sys
@@ -22,6 +23,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from recurra.cell import Cell, split
 from recurra.errors import CellError
 from recurra.program import statics
+from recurra.program.fingerprint import Fingerprint
 from recurra.program.graph import Graph
 from recurra.program.lowering import AXIS, FILLED, LOWERINGS, VIEWS
 from recurra.program.plan import Step
@@ -30,6 +32,7 @@ from recurra.program.values import Call, Parameter, Value
 
 _TORCH = os.path.dirname(torch.__file__)
 _HERE = os.path.dirname(__file__)
+_sync: Callable[[Tensor], None] = getattr(torch, "_sync")  # noqa: B009 (not in torch's own list of names)
 _LOOKS = frozenset("_local_scalar_dense is_nonzero equal nonzero item allclose".split())
 _PRIMES = (3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71, 73, 79, 83, 89, 97)
 _MODULE_SETATTR: CodeType = nn.Module.__setattr__.__code__
@@ -70,8 +73,12 @@ def trace(cell: Cell, weights: Mapping[str, Tensor]) -> tuple[Step, Sample]:
     """
     taken = {n for t in weights.values() for n in t.shape} | {cell.input_size, *cell.state_sizes.values()}
     first, second = [b for b in _PRIMES if b not in taken][:2]
-    step, sample = _record(cell, weights, first)
-    again, _ = _record(cell, weights, second)
+    trial, standing = _copy(cell, weights)
+    before = Fingerprint(trial)
+    step, sample = _record(trial, standing, first)
+    again, _ = _record(trial, standing, second)
+    if not before.holds():
+        raise Changing("the step changes an attribute of the cell", definition(cell))
     if step_text(step) != step_text(again):
         raise Untraceable(
             f"{type(cell).__name__}.step does not give the same program twice: it depends on the batch size, "
@@ -103,23 +110,25 @@ def _record(cell: Cell, weights: Mapping[str, Tensor], batch: int) -> tuple[Step
     leaves = {k: recorder.graph.leaf("state", k, n) for k, n in cell.state_sizes.items()}
     for t, v in zip(states, leaves.values(), strict=True):
         recorder.bind(t, v)
-    out, standing = _run(cell, weights, recorder, (x, *states))
+    out = _run(cell, weights, recorder, (x, *states))
     values = [recorder.value(t) for t in out]
     for v in values:
         if v.op == "poison":
             raise Untraceable(str(v.attr[0]), v.line)
     rows = [recorder.row(v, n) for v, n in zip(values, [t.shape[1] for t in out], strict=True)]
     step = Step(type(cell).__name__, {"x": leaf_x}, leaves, tuple(rows[-len(leaves) :]), rows[0])
-    return step, Sample(kept[:1], kept[1:], out[0], tuple(out[-len(leaves) :]), standing)
+    return step, Sample(kept[:1], kept[1:], out[0], tuple(out[-len(leaves) :]), dict(weights))
 
 
-def _run(cell: Cell, weights: Mapping[str, Tensor], recorder: "Recorder", rows: Sequence[Tensor]) -> tuple[list[Tensor], dict[str, Tensor]]:
-    """The output and next states, recorded, and the weights used. The step's variables have named the values."""
+def _run(cell: Cell, weights: Mapping[str, Tensor], recorder: "Recorder", rows: Sequence[Tensor]) -> list[Tensor]:
+    """The output and next states, recorded. The step's variables have named the values."""
     watch = _Watch(cell, recorder)
     before = sys.getprofile()
-    watch_with = watch if before is None or callable(before) else before  # a profiler of Python's own cannot be put back
-    with torch.inference_mode(False), torch.enable_grad(), _standing_in(cell, weights) as standing:
-        recorder.names.update({id(t): name for name, t in reversed(standing.items())})
+    watch_with = (
+        watch if before is None or callable(before) else before
+    )  # a profiler of Python's own cannot be put back
+    with torch.inference_mode(False), torch.enable_grad():
+        recorder.names.update({id(t): name for name, t in reversed([*weights.items()])})
         try:
             if watch_with is watch:
                 sys.setprofile(watch)
@@ -143,14 +152,14 @@ def _run(cell: Cell, weights: Mapping[str, Tensor], recorder: "Recorder", rows: 
         y, nexts = split(cell.step, cell.state_names, tuple(rows[1:]), out)
     except CellError as error:
         raise BrokenContract(str(error)) from error
-    return ([y, *nexts] if y is not nexts[0] else list(nexts)), standing
+    return [y, *nexts] if y is not nexts[0] else list(nexts)
 
 
-class Recorder(TorchDispatchMode):
+class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Turns each operation that arrives into values of `graph`; every tensor seen has a value."""
 
     def __init__(self, batch: int, dtype: torch.dtype) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.batch, self.dtype = batch, dtype
         self.graph = Graph()
         self.names: dict[int, str] = {}  # id of a parameter or buffer -> its name
@@ -181,7 +190,9 @@ class Recorder(TorchDispatchMode):
             return found
         name = self.names.get(id(t))
         if name is None:
-            return self.bind(t, self._poison("a tensor that is neither parameter nor buffer is used; register it as a buffer"))
+            return self.bind(
+                t, self._poison("a tensor that is neither parameter nor buffer is used; register it as a buffer")
+            )
         return self.bind(t, self.graph.static(Parameter(name), t.shape))
 
     def row(self, v: Value, width: int) -> Value:
@@ -265,7 +276,9 @@ class Recorder(TorchDispatchMode):
         if v is None:
             return self._poison(f"{name} has no operation, or not with these arguments")
         if [k for k in out.shape if k > 1] != [k for k in (self.batch, v.width) if k > 1]:
-            return self._poison(f"{name} works across the rows of the batch, or on more than rows: its result is {tuple(out.shape)}")
+            return self._poison(
+                f"{name} works across the rows of the batch, or on more than rows: its result is {tuple(out.shape)}"
+            )
         if out.dtype not in (self.dtype, torch.bool) or (out.dtype == torch.bool and name == "add"):
             return self._poison(f"{name} gives {out.dtype} where the rows are {self.dtype}")
         return v
@@ -278,7 +291,11 @@ class Recorder(TorchDispatchMode):
             return self._product(name, args, *operands)
         values = [self._operand(v) for v in values]
         vargs, vkw = tree_unflatten(values, spec)
-        vkw = {k: v for k, v in vkw.items() if k not in ("dtype", "layout", "device", "pin_memory", "memory_format", "non_blocking")}
+        vkw = {
+            k: v
+            for k, v in vkw.items()
+            if k not in ("dtype", "layout", "device", "pin_memory", "memory_format", "non_blocking")
+        }
         if name == "_to_copy" and outs[0].dtype == torch.bool != tensors[0].dtype:
             return g("sub", 1.0, g("eq", vargs[0], 0.0))
         if name in VIEWS:
@@ -330,12 +347,18 @@ class Recorder(TorchDispatchMode):
                 return self.graph("mm", a, self.graph.static(e.args[0], W.shape[::-1]))
         return self.graph("mmt", a, W)
 
-    def _weights_only(self, func: Any, name: str, args: Any, values: list[Any], spec: Any, outs: list[Any]) -> list[Value]:
+    def _weights_only(
+        self, func: Any, name: str, args: Any, values: list[Any], spec: Any, outs: list[Any]
+    ) -> list[Value]:
         g = self.graph
         nodes = [v for v in values if isinstance(v, Value)]
         if any(self.batch in o.shape for o in outs):
             return [self._batched(name, nodes, args, o) for o in outs]
-        if len(nodes) == 1 and nodes[0].op == "const" and name in ("lift_fresh", "detach", "clone", "alias", "_to_copy"):
+        if (
+            len(nodes) == 1
+            and nodes[0].op == "const"
+            and name in ("lift_fresh", "detach", "clone", "alias", "_to_copy")
+        ):
             return [nodes[0]]
         vargs, vkw = tree_unflatten(values, spec)
         made = []
@@ -398,7 +421,7 @@ def _unwrapped(t: Tensor) -> Tensor:
     """The recorded tensor inside functionalize's wrapper."""
     while torch._C._functorch.is_functorch_wrapped_tensor(t):
         if torch._is_functional_tensor(t):
-            torch._sync(t)
+            _sync(t)
         t = torch._C._functorch.get_unwrapped(t)
     return t
 
@@ -432,29 +455,22 @@ def _raised_at(error: BaseException) -> str:
     return place
 
 
-@contextlib.contextmanager
-def _standing_in(cell: Cell, weights: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
-    """The weights in the places of the cell's own, without their gradients; yields them by name.
+def _copy(cell: Cell, weights: Mapping[str, Tensor]) -> tuple[Cell, dict[str, Tensor]]:
+    """A copy of the cell to trace, with the weights in the places of its own, without gradients; and these by name.
 
-    Without gradients, because PyTorch would then detach what it saves, and a detach of the user's could not be told apart.
+    A copy, so that a trial step leaves nothing behind, and other threads can use the cell meanwhile. Without gradients,
+    because PyTorch would then detach what it saves, and a detach of the user's could not be told apart.
     """
-    undo: list[tuple[dict[str, Any], str, Any]] = []
-    made: dict[int, Tensor] = {}
+    memo: dict[int, Any] = {}
     standing: dict[str, Tensor] = {}
+    made: dict[int, Tensor] = {}
+    for name, own in [*cell.named_parameters(remove_duplicate=False), *cell.named_buffers(remove_duplicate=False)]:
+        t = weights.get(name, own)
+        memo[id(own)] = standing[name] = made.setdefault(id(t), _detached(t))
     try:
-        for prefix, module in cell.named_modules():
-            for members in (module._parameters, module._buffers):
-                for key, own in members.items():
-                    name = f"{prefix}.{key}" if prefix else key
-                    t = weights.get(name, own)
-                    if t is None:
-                        continue
-                    undo.append((members, key, own))
-                    members[key] = standing[name] = made.setdefault(id(t), _detached(t))
-        yield standing
-    finally:
-        for members, key, own in undo:
-            members[key] = own
+        return copy.deepcopy(cell, memo), standing
+    except Exception as error:
+        raise Untraceable(f"the cell cannot be copied ({error})", definition(cell)) from error
 
 
 def _detached(t: Tensor) -> Tensor:

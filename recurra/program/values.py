@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TypeAlias
 
-Literal: TypeAlias = None | bool | int | float | str
+Literal: TypeAlias = bool | int | float | str | None
 Argument: TypeAlias = "Literal | Expression | tuple[Argument, ...]"
 
 
@@ -16,7 +16,7 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One operation on weights alone, as data: an operator of `statics.ALLOWED`, its arguments, and which result is meant."""
+    """One operation on weights alone, as data: an operator of `statics.ATEN`, its arguments, which result is meant."""
 
     operator: str
     args: tuple[Argument, ...]

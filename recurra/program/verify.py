@@ -1,4 +1,4 @@
-"""Checks a program, after each pass and after loading: shapes, single assignment, every operand at hand, states kept."""
+"""Checks a program after each pass and after loading: shapes, single assignment, operands at hand, states kept."""
 
 from collections.abc import Iterable
 
@@ -43,8 +43,16 @@ def verify_backward(plan: Plan, b: Backward) -> Backward:
     before = _part("backward before", b.before, free | after | set(b.exported))
     everything = free | after | body | before | set(b.d_nexts)
     _known("the gradient of a state", [v for v in b.d_states if v is not None], everything)
-    _known("the gradient of an input", [v for v in b.d_inputs.values() if v is not None], free | after | before | set(b.exported))
-    _known("a gradient", [v for _, left, right in b.matrices for v in (left, right)], free | after | before | set(b.exported))
+    _known(
+        "the gradient of an input",
+        [v for v in b.d_inputs.values() if v is not None],
+        free | after | before | set(b.exported),
+    )
+    _known(
+        "a gradient",
+        [v for _, left, right in b.matrices for v in (left, right)],
+        free | after | before | set(b.exported),
+    )
     _known("a gradient", [v for _, v in b.vectors], free | after | before | set(b.exported))
     _statics([*b.after, *b.body, *b.before], plan.statics)
     for s, left, right in b.matrices:

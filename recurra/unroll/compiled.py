@@ -14,14 +14,22 @@ from torch import Tensor
 
 from recurra.cell import Cell
 from recurra.machine import native, plain
-from recurra.machine.operands import Unsupported
 from recurra.machine.native import NativeExecutor
+from recurra.machine.operands import Unsupported
 from recurra.passes import backward_of, own_weights, plan_of
-from recurra.program.fingerprint import Fingerprint, restored
+from recurra.program.fingerprint import Fingerprint
 from recurra.program.layout import Layout
 from recurra.program.plan import Backward, Plan
 from recurra.program.statics import Evaluator
-from recurra.program.trace import BrokenContract, Changing, Sample, Untraceable, definition, outside_transforms, rows_of, trace
+from recurra.program.trace import (
+    BrokenContract,
+    Changing,
+    Sample,
+    Untraceable,
+    outside_transforms,
+    rows_of,
+    trace,
+)
 
 Weights = Mapping[str, Tensor]
 _KEPT = 8  # traces of one cell: training and eval, float and double, replicas on other devices
@@ -56,7 +64,7 @@ class Compiled:
         self.broken = self._in_order = False
         self._operands: tuple[int, ...] | None = None
         try:
-            with outside_transforms(), restored(cell):
+            with outside_transforms():
                 self._compile(cell, named)
         except (Untraceable, Unsupported) as refused:
             self.reason, self.line = refused.reason, refused.line
@@ -72,8 +80,6 @@ class Compiled:
         if self.device.type == "meta":
             raise Untraceable("the weights are on the meta device and have no numbers")
         step, sample = trace(cell, weights)
-        if not self._fingerprint.holds():
-            raise Changing("the step changes an attribute of the cell", definition(cell))
         plan = plan_of(step)
         _check(plan, sample)
         backward = backward_of(plan)

@@ -1,13 +1,14 @@
 """The one door to speed: what `scan` means, run by whoever runs it fastest.
 
-In this order: a compiler is looking -> scan; no program, or not for these tensors -> scan, with the reason; a function transform or
-forward mode -> the program in PyTorch; a gradient is wanted -> the native machine under autograd; none -> the machine.
+In this order: a compiler is looking -> scan; no program, or not for these tensors -> scan, with the reason; a function
+transform or forward mode -> the program in PyTorch; a gradient is wanted -> the native machine under autograd; none ->
+the machine.
 """
 
 import contextlib
 import os
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +28,7 @@ from recurra.unroll.rows import pack
 States = tuple[Tensor, ...]
 Weights = Mapping[str, Tensor]
 _TENSORS = (Tensor, torch.nn.Parameter)
+_apply: Callable[..., Any] = SequenceOperation.apply
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +83,7 @@ def unroll(
     reverse: bool = False,
     weights: Weights | None = None,
 ) -> tuple[Tensor, States]:
-    """Runs `cell` over x (T, B, D): the outputs (T, B, m) and the last states, as `scan` defines them, as fast as may be.
+    """Runs `cell` over x (T, B, D): outputs (T, B, m) and last states, as `scan` defines them, as fast as may be.
 
     weights: tensors by name that stand in for the cell's parameters and buffers, as in `torch.func.functional_call`.
     Raises what `scan` raises; StrictError for a fall-back in strict mode.
@@ -118,7 +120,7 @@ def unroll_packed(
     reverse: bool = False,
     weights: Weights | None = None,
 ) -> tuple[Tensor, States]:
-    """The same over PackedSequence's layout: data (N, D), step after step, sequences sorted by falling length, and so the states."""
+    """The same over PackedSequence's layout: data (N, D) step after step; sequences and states by falling length."""
     compiled, tensors = find(cell, weights)
     check_input(compiled.name, data, compiled.input_size, "rows")
     reason = compiled.reason or _unfit(compiled, data, states)
@@ -144,7 +146,9 @@ def _unfit(compiled: Compiled, x: Tensor, states: States | None) -> str:
 def _foreign(compiled: Compiled, t: Tensor) -> str:
     if t.dtype is not compiled.dtype or t.device != compiled.device:
         return f"x or a state is {t.dtype} on {t.device}, and the weights are {compiled.dtype} on {compiled.device}"
-    return "" if t.__class__ in _TENSORS else f"x or a state is a {type(t).__name__}, whose numbers only PyTorch can read"
+    return (
+        "" if t.__class__ in _TENSORS else f"x or a state is a {type(t).__name__}, whose numbers only PyTorch can read"
+    )
 
 
 def _run(
@@ -166,7 +170,7 @@ def _run(
         _note(cell, compiled, weights, "native machine", layout)
     if torch.is_grad_enabled() and (x.requires_grad or _differentiable(statics) or _differentiable(first)):
         rows = x.reshape(layout.N, compiled.input_size).contiguous()
-        y, *last = SequenceOperation.apply(compiled, layout, len(first), rows, *first, *statics)  # type: ignore[no-untyped-call]
+        y, *last = _apply(compiled, layout, len(first), rows, *first, *statics)
         return y, tuple(last)
     assert compiled.executor is not None
     # the machine reads memory: that x still has two axes more than rows is all the same to it
@@ -175,14 +179,15 @@ def _run(
 
 
 def _differentiable(tensors: Iterable[Tensor | None]) -> bool:
-    return any([t is not None and t.requires_grad for t in tensors])
+    return any([t is not None and t.requires_grad for t in tensors])  # noqa: C419 (a list is faster)
 
 
 def _initial(cell: Cell, x: Tensor, batch: int, weights: Weights | None) -> States:
     """The states that the cell starts from; gradients flow into what `initial` is made of."""
     if weights is None:
         return initial_states(cell, x, batch)
-    return call_with(cell, weights, lambda: initial_states(cell, x, batch))
+    states: States = call_with(cell, weights, lambda: initial_states(cell, x, batch))
+    return states
 
 
 class _Calling(torch.nn.Module):

@@ -1,4 +1,4 @@
-"""explain: which executor ran a layer and why, asked of the door itself; describe: what a cell is, in words and program."""
+"""explain: who ran a layer and why, asked of the door itself; describe: what a cell is, in words and program."""
 
 import inspect
 from dataclasses import dataclass
@@ -40,7 +40,9 @@ class Explanation:
 
     def _told(self, v: Visit) -> str:
         sizes = ", ".join(f"{k} {n}" for k, n in v.cell.state_sizes.items())
-        head = f"{type(v.cell).__name__} (input {v.cell.input_size}; states {sizes}), T = {v.T}, B = {v.B}: {v.executor}"
+        head = (
+            f"{type(v.cell).__name__} (input {v.cell.input_size}; states {sizes}), T = {v.T}, B = {v.B}: {v.executor}"
+        )
         if v.executor == "native machine":
             head += f", {self.threads} thread{'' if self.threads == 1 else 's'} at most"
         lines = [head]
@@ -57,8 +59,10 @@ class Explanation:
 
 
 def explain(layer: torch.nn.Module, x: Any, *args: Any, **kwargs: Any) -> Explanation:
-    """Runs `layer(x, ...)` (or a cell over x (T, B, D)) once and says who ran it, what was hoisted, sunk and fused, and,
-    where the native machine could not run a step, which operation on which line is why.
+    """Runs `layer(x, ...)` (or a cell over x (T, B, D)) once and says who ran it.
+
+    Also what was hoisted, sunk and fused; and, where the native machine could not run a step, which operation on which
+    line is why.
 
     The call is a real one, in the gradient mode it is made in; random numbers drawn in it are drawn again later.
     """
@@ -105,5 +109,3 @@ def describe(cell: Cell) -> Description:
 
 def _why(compiled: Compiled) -> str:
     return compiled.reason + (f" ({compiled.line})" if compiled.line else "")
-
-

@@ -15,13 +15,13 @@ from recurra.unroll.compiled import Compiled
 
 
 class SequenceOperation(torch.autograd.Function):
-    """apply(compiled, layout, number of states, rows (N, D), *first states or None, *statics) -> output (N, m), *last states."""
+    """apply(compiled, layout, number of states, rows, *first states or None, *statics) -> output, *last states."""
 
     @staticmethod
-    def forward(ctx: Any, compiled: Compiled, layout: Layout, count: int, rows: Tensor, *rest: Tensor | None) -> Any:
+    def forward(ctx: Any, compiled: Compiled, layout: Layout, count: int, rows: Tensor, *rest: Any) -> Any:
         states, statics = rest[:count], rest[count:]
         assert compiled.executor is not None
-        output, last, ctx.kept = compiled.executor.forward(layout, [rows], statics, states, True)  # type: ignore[arg-type]
+        output, last, ctx.kept = compiled.executor.forward(layout, [rows], statics, states, True)
         ctx.compiled, ctx.layout, ctx.count = compiled, layout, count
         ctx.save_for_backward(rows, output, *rest)
         ctx.set_materialize_grads(False)
@@ -52,7 +52,7 @@ class SequenceOperation(torch.autograd.Function):
 
 def _mapped(d: Sequence[Tensor | None]) -> bool:
     """Whether gradients come wrapped, without memory of their own: vmap, or is_grads_batched."""
-    return torch._C._are_functorch_transforms_active() or not all([t is None or torch._C._has_storage(t) for t in d])
+    return torch._C._are_functorch_transforms_active() or not all(t is None or torch._C._has_storage(t) for t in d)
 
 
 def _dense(d: Tensor | None) -> Tensor | None:
