@@ -99,15 +99,18 @@ template <class T> struct Pieces {
 template <class T> struct Settled {
   struct Ready {
     Tile<T> in[3], to, also;
+    int moving;  // a bit for each operand that is looked up at every step: a, b, c, to, also
   };
   Ready* ready;
   Tile<T>* starts;  // of the gates of one group
   Extent extent;
   int64_t row, column;
+  int64_t rows, band, columns, step;  // how `rows` rows are cut into tiles
   bool holds(const Extent& e, int64_t r, int64_t c) const {
     return r == row && c == column && e.rows == extent.rows && e.columns == extent.columns && e.width == extent.width;
   }
 };
+static bool reduces(const Instruction& n) { return n.code == kRowsum || n.code == kRowmax; }
 static bool moves(const Operand& o) {
   return o.broadcast || o.place == kRows || o.place == kShifted || o.place == kState || o.place == kNext;
 }
@@ -133,8 +136,15 @@ template <class T> class Worker {
     for (int p = 0; p < stage->phase_count; p++) {
       int64_t gates = 0;
       for (int g = 0; g < stage->phases[p].group_count; g++) gates = larger(gates, stage->phases[p].groups[g].gate_count);
-      Settled<T> fresh{memory.template take<typename Settled<T>::Ready>(stage->phases[p].instruction_count), memory.template take<Tile<T>>(gates), {}, -1, -1};
-      if (memory.base) settled[p] = fresh;
+      const Phase& phase = stage->phases[p];
+      auto* ready = memory.template take<typename Settled<T>::Ready>(phase.instruction_count);
+      Tile<T>* starts = memory.template take<Tile<T>>(gates);
+      if (!memory.base) continue;
+      settled[p] = {ready, starts, {}, -1, -1, -1, 0, 0, 0};
+      for (int i = 0; i < phase.instruction_count; i++) {
+        const Instruction& n = phase.instructions[i];
+        ready[i].moving = moves(n.a) | moves(n.b) << 1 | moves(n.c) << 2 | moves(n.to) << 3 | moves(n.also) << 4;
+      }
     }
     numbers = memory.take(0);
     slot_memory = memory.take(slots * widest_row);
@@ -274,13 +284,13 @@ template <class T> class Worker {
   void run(const Phase& phase, int64_t from, int64_t to, const T* packed) {
     int64_t rows = to - from;
     if (rows <= 0) return;
-    int64_t unit = unit_columns(phase), most = most_rows(phase), bands = parts(rows, most), band = parts(rows, bands);
-    int64_t columns = parts(phase.width, unit) * unit, step = smaller(columns, larger(unit, tile_elements<T> / band / unit * unit));
-    for (int64_t column = 0; column < columns; column += step) {
+    Settled<T>& tiles = settled[&phase - stage->phases];
+    if (tiles.rows != rows) cut(phase, rows, tiles);
+    for (int64_t column = 0; column < tiles.columns; column += tiles.step) {
       Extent e;
-      e.width = smaller(step, columns - column), e.columns = smaller(e.width, phase.width - column);
-      for (int64_t row = from; row < to; row += band) {
-        e.rows = smaller(band, to - row);
+      e.width = smaller(tiles.step, tiles.columns - column), e.columns = smaller(e.width, phase.width - column);
+      for (int64_t row = from; row < to; row += tiles.band) {
+        e.rows = smaller(tiles.band, to - row);
         for (int g = 0; g < phase.group_count; g++) product(phase, phase.groups[g], e, row, column, packed);
         operations(phase, e, row, column, row - from);
       }
@@ -288,22 +298,30 @@ template <class T> class Worker {
     if (phase.sum_count) finish_sums(phase, from, rows);
   }
 
+  static void cut(const Phase& phase, int64_t rows, Settled<T>& tiles) {
+    int64_t unit = unit_columns(phase), bands = parts(rows, most_rows(phase));
+    tiles.rows = rows, tiles.band = parts(rows, bands), tiles.columns = parts(phase.width, unit) * unit;
+    tiles.step = smaller(tiles.columns, larger(unit, tile_elements<T> / tiles.band / unit * unit));
+  }
+
   void operations(const Phase& phase, const Extent& e, int64_t row, int64_t column, int64_t sum_row) {
     Settled<T>& seen = settled[&phase - stage->phases];
-    bool holds = seen.holds(e, row - first_row, column);
+    int stay = seen.holds(e, row - first_row, column) ? 0 : 31;
     int sum = 0;
     for (int i = 0; i < phase.instruction_count; i++) {
       const Instruction& n = phase.instructions[i];
       auto& at = seen.ready[i];
-      if (!holds || moves(n.a)) at.in[0] = resolve(n.a, e, row, column, 0);
-      if (!holds || moves(n.b)) at.in[1] = resolve(n.b, e, row, column, 1);
-      if (!holds || moves(n.c)) at.in[2] = resolve(n.c, e, row, column, 2);
-      if (n.code == kRowsum || n.code == kRowmax) {
+      if (int look = at.moving | stay) {
+        if (look & 1) at.in[0] = resolve(n.a, e, row, column, 0);
+        if (look & 2) at.in[1] = resolve(n.b, e, row, column, 1);
+        if (look & 4) at.in[2] = resolve(n.c, e, row, column, 2);
+        if (look & 8 && !reduces(n)) at.to = resolve(n.to, e, row, column, 0);
+        if (look & 16 && !reduces(n)) at.also = resolve(n.also, e, row, column, 0);
+      }
+      if (reduces(n)) {
         reduce_tile<T>(n.code, e, column == 0, at.in[0], sum_memory + (sum++ * capacity + sum_row) * lanes<T>);
         continue;
       }
-      if (!holds || moves(n.to)) at.to = resolve(n.to, e, row, column, 0);
-      if (!holds || moves(n.also)) at.also = resolve(n.also, e, row, column, 0);
       operate<T>(n.code, e, at.to, at.also, at.in);
     }
     seen.extent = e, seen.row = row - first_row, seen.column = column;
@@ -313,7 +331,7 @@ template <class T> class Worker {
     int sum = 0;
     for (int i = 0; i < phase.instruction_count; i++) {
       const Instruction& n = phase.instructions[i];
-      if (n.code != kRowsum && n.code != kRowmax) continue;
+      if (!reduces(n)) continue;
       int64_t stride = 0, stride2 = 0;
       T *to = locate(n.to, from, stride), *also = n.also.place == kNone ? nullptr : locate(n.also, from, stride2);
       for (int64_t r = 0; r < rows; r++) {

@@ -33,17 +33,21 @@ template <class T, int N, class F> INLINE void each(Extent e, Tile<T> to, Tile<T
     const T* p[3] = {};
     for (int i = 0; i < N; i++) p[i] = in[i].at + r * in[i].row;
     T *d = to.at + r * to.row, *d2 = also.at ? also.at + r * also.row : nullptr;
-    if (d2)
+    const int64_t step[3] = {in[0].vector, in[N > 1].vector, in[2 * (N > 2)].vector};
+    auto at = [&](int64_t v) INLINE_LAMBDA {
+      return f(load(p[0] + v * step[0]), N > 1 ? load(p[N > 1] + v * step[1]) : Vec<T>{}, N > 2 ? load(p[2 * (N > 2)] + v * step[2]) : Vec<T>{});
+    };
+    if (d2) {
+#pragma GCC unroll 4
       for (int64_t v = 0; v < whole; v++) {
-        Vec<T> y = f(load(p[0] + v * in[0].vector), N > 1 ? load(p[N > 1] + v * in[N > 1].vector) : Vec<T>{},
-                     N > 2 ? load(p[2 * (N > 2)] + v * in[2 * (N > 2)].vector) : Vec<T>{});
+        Vec<T> y = at(v);
         store(d + v * lanes<T>, y);
         store(d2 + v * lanes<T>, y);
       }
-    else
-      for (int64_t v = 0; v < whole; v++)
-        store(d + v * lanes<T>, f(load(p[0] + v * in[0].vector), N > 1 ? load(p[N > 1] + v * in[N > 1].vector) : Vec<T>{},
-                                  N > 2 ? load(p[2 * (N > 2)] + v * in[2 * (N > 2)].vector) : Vec<T>{}));
+    } else {
+#pragma GCC unroll 4
+      for (int64_t v = 0; v < whole; v++) store(d + v * lanes<T>, at(v));
+    }
     if (rest) {
       Vec<T> x[3] = {};
       for (int i = 0; i < N; i++) {

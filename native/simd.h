@@ -37,6 +37,7 @@ template <class T> using Int = typename Simd<T>::I;
 template <class T> constexpr int lanes = kVectorBytes / int(sizeof(T));
 
 #define INLINE static inline __attribute__((always_inline))
+#define INLINE_LAMBDA __attribute__((always_inline))
 
 template <class T, int... I> INLINE Vec<T> splat(T x, std::integer_sequence<int, I...>) { return Vec<T>{(void(I), x)...}; }
 template <class T> INLINE Vec<T> splat(T x) { return splat(x, std::make_integer_sequence<int, lanes<T>>{}); }
