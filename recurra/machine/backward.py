@@ -139,6 +139,8 @@ class BackwardProgram:
                 arrays[i] = 0 if t is None else t.data_ptr()
         block = Block([v.width for _, v in self.lasting if v is not self.d_input], layout.N, x.dtype)
         rows = Rows(self, layout, forward_arrays, states, x)
+        if d_output is not None and self.backward.d_output is not None:
+            rows.tensors[self.backward.d_output] = d_output
         views = iter(range(len(block.starts)))
         for i, v in self.lasting:
             given_away = v is self.d_input
