@@ -253,3 +253,40 @@ def test_parametrized_weights() -> None:
         torch.autograd.grad(run(cell, x)[0].sum(), cell.u.parametrizations.weight.original1) for run in (unroll, scan)
     )
     torch.testing.assert_close(a, b)
+
+
+class Tied(Cell):
+    """Two layers with one weight, until somebody unties them."""
+
+    def __init__(self) -> None:
+        super().__init__(3, 4)
+        self.w, self.u, self.v = nn.Linear(3, 4), nn.Linear(4, 4), nn.Linear(4, 4)
+        self.v.weight = self.u.weight
+        self.double()
+
+    def step(self, x: Tensor, h: Tensor) -> Tensor:
+        return torch.tanh(self.w(x) + self.u(torch.tanh(self.v(h))))
+
+
+@pytest.mark.usefixtures("strict")
+def test_untying_a_weight_is_seen() -> None:
+    cell, x = Tied(), torch.randn(3, 2, 3, dtype=torch.double)
+    torch.testing.assert_close(unroll(cell, x)[0], scan(cell, x)[0])
+    cell.v.weight = nn.Parameter(torch.randn(4, 4, dtype=torch.double))
+    torch.testing.assert_close(unroll(cell, x)[0], scan(cell, x)[0])
+
+
+@pytest.mark.usefixtures("strict")
+@pytest.mark.parametrize("name", ["u.weight", "v.weight"])
+def test_a_tied_weight_is_replaced_under_either_name(name: str) -> None:
+    cell, x = Tied(), torch.randn(3, 2, 3, dtype=torch.double)
+    other = torch.randn(4, 4, dtype=torch.double)
+    given, _ = unroll(cell, x, weights={name: other})
+    with torch.no_grad():
+        cell.u.weight.copy_(other)
+    torch.testing.assert_close(given, scan(cell, x)[0])
+
+
+def test_weights_that_the_cell_has_not_are_refused() -> None:
+    with pytest.raises(recurra.InputError, match=r"weights has 'q', but Tied has no parameter or buffer of that name"):
+        unroll(Tied(), torch.randn(3, 2, 3, dtype=torch.double), weights={"q": torch.zeros(1)})

@@ -345,3 +345,18 @@ def test_compiled_code_runs_the_cell() -> None:
     x = torch.randn(4, 2, D)
     compiled = torch.compile(lambda v: unroll(cell, v)[0], backend="eager", fullgraph=True)
     torch.testing.assert_close(compiled(x), scan(cell, x)[0])
+
+
+def test_whoever_records_operations_sees_them() -> None:
+    cell = cells.Elman(D, H).requires_grad_(False)
+    x = torch.randn(4, 2, D)
+    told = []
+    traced = torch.jit.trace(lambda v: told.append(explain(cell, v)) or unroll(cell, v)[0], (x,), check_trace=False)
+    assert "recording" in str(told[0])
+    other = torch.randn(4, 2, D)
+    torch.testing.assert_close(traced(other), scan(cell, other)[0])
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter:
+        unroll(cell, x)
+    assert counter.get_total_flops() == 4 * 2 * 2 * (D * H + H * H)

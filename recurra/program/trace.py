@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from recurra.cell import Cell, split
@@ -115,6 +115,8 @@ def _record(cell: Cell, weights: Mapping[str, Tensor], batch: int) -> tuple[Step
     for v in values:
         if v.op == "poison":
             raise Untraceable(str(v.attr[0]), v.line)
+    for name, v in zip([*leaves, "y"], [*values[-len(leaves) :], values[0]], strict=True):
+        recorder.call(v, name)
     rows = [recorder.row(v, n) for v, n in zip(values, [t.shape[1] for t in out], strict=True)]
     step = Step(type(cell).__name__, {"x": leaf_x}, leaves, tuple(rows[-len(leaves) :]), rows[0])
     return step, Sample(kept[:1], kept[1:], out[0], tuple(out[-len(leaves) :]), dict(weights))
@@ -124,13 +126,11 @@ def _run(cell: Cell, weights: Mapping[str, Tensor], recorder: "Recorder", rows: 
     """The output and next states, recorded. The step's variables have named the values."""
     watch = _Watch(cell, recorder)
     before = sys.getprofile()
-    watch_with = (
-        watch if before is None or callable(before) else before
-    )  # a profiler of Python's own cannot be put back
+    watching = before is None or callable(before)  # cProfile could not be put back: then variables give no names
     with torch.inference_mode(False), torch.enable_grad():
         recorder.names.update({id(t): name for name, t in reversed([*weights.items()])})
         try:
-            if watch_with is watch:
+            if watching:
                 sys.setprofile(watch)
             with recorder:
                 out = torch.func.functionalize(cell.step)(*rows)
@@ -140,14 +140,13 @@ def _run(cell: Cell, weights: Mapping[str, Tensor], recorder: "Recorder", rows: 
             first = (str(error).splitlines() or [""])[0]
             raise Untraceable(f"{type(error).__name__}: {first}", _raised_at(error) or definition(cell)) from error
         finally:
-            if watch_with is watch:
+            if watching:
                 sys.setprofile(before)
     if watch.written:
         name, line = watch.written
         raise Changing(f"the step writes the attribute {name!r}", line)
     for name, value in watch.named.items():
-        if value.op not in ("poison", "static") and not value.is_leaf:
-            value.name = name
+        recorder.call(value, name)
     try:
         y, nexts = split(cell.step, cell.state_names, tuple(rows[1:]), out)
     except CellError as error:
@@ -178,6 +177,11 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if v.op == "static" and t.dtype != self.dtype:
             self._foreign.add(v)
         return v
+
+    def call(self, v: Value, name: str) -> None:
+        """Names a value, unless it has a name or needs none."""
+        if not v.name and not v.is_leaf and v.op != "poison":
+            v.name = name
 
     def known(self, t: Tensor) -> Value | None:
         """The value of a tensor that has been seen."""
@@ -464,7 +468,7 @@ def _copy(cell: Cell, weights: Mapping[str, Tensor]) -> tuple[Cell, dict[str, Te
     memo: dict[int, Any] = {}
     standing: dict[str, Tensor] = {}
     made: dict[int, Tensor] = {}
-    for name, own in [*cell.named_parameters(remove_duplicate=False), *cell.named_buffers(remove_duplicate=False)]:
+    for name, own in [*cell.named_parameters(), *cell.named_buffers()]:
         t = weights.get(name, own)
         memo[id(own)] = standing[name] = made.setdefault(id(t), _detached(t))
     try:
@@ -482,9 +486,13 @@ def _detached(t: Tensor) -> Tensor:
 
 @contextlib.contextmanager
 def outside_transforms() -> Iterator[None]:
-    """Tracing inside vmap or grad must not see their wrappers, nor a surrounding autocast."""
-    clear: Callable[[], contextlib.AbstractContextManager[Any]] | None = None
-    if torch._C._functorch.peek_interpreter_stack() is not None:
-        from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack as clear
-    with clear() if clear is not None else contextlib.nullcontext(), torch.autocast("cpu", enabled=False):
+    """Tracing inside vmap or grad must not see their wrappers, nor a surrounding autocast, nor others who record."""
+    with contextlib.ExitStack() as stack:
+        if torch._C._functorch.peek_interpreter_stack() is not None:
+            from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
+
+            stack.enter_context(temporarily_clear_interpreter_stack())
+        if torch._C._len_torch_dispatch_stack():
+            stack.enter_context(_disable_current_modes())
+        stack.enter_context(torch.autocast("cpu", enabled=False))
         yield

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 from recurra.cell import Cell
+from recurra.errors import InputError
 from recurra.machine import native, plain
 from recurra.machine.native import NativeExecutor
 from recurra.machine.operands import Unsupported
-from recurra.passes import backward_of, own_weights, plan_of
+from recurra.passes import backward_of, plan_of
 from recurra.program.fingerprint import Fingerprint
 from recurra.program.layout import Layout
 from recurra.program.plan import Backward, Plan
@@ -32,6 +33,7 @@ from recurra.program.trace import (
 )
 
 Weights = Mapping[str, Tensor]
+_Place = tuple[dict[str, Any], str]  # a module's own dictionary of parameters or buffers, and the key in it
 _KEPT = 8  # traces of one cell: training and eval, float and double, replicas on other devices
 _FLOATS = (torch.float32, torch.float64)
 
@@ -49,7 +51,8 @@ class Compiled:
         self.zeros = (None,) * len(cell.state_sizes)
         self.zero_start = type(cell).initial is Cell.initial
         self._fingerprint = Fingerprint(cell)
-        self._places = _places(cell)
+        self._places, self._aliases = _places(cell)
+        self._ties = [(self._places[first], places) for places, first in self._aliases.values()]
         self.names = tuple(self._places)
         self._homes = tuple(self._places.values())
         tensors = self._gather(weights)
@@ -97,15 +100,22 @@ class Compiled:
         """Every parameter and buffer, in the order of the names."""
         if weights is None:
             return [home[key] for home, key in self._homes]
-        if len(weights) == len(self.names):
+        if len(weights) == len(self.names) and not self._aliases:
             return [weights[name] for name in self.names]
-        return [weights[n] if n in weights else home[key] for n, (home, key) in self._places.items()]
+        aliased = {self._aliases[n][1] if n in self._aliases else n: t for n, t in weights.items()}
+        for n in aliased:
+            if n not in self._places:
+                raise InputError(f"weights has {n!r}, but {self.name} has no parameter or buffer of that name.")
+        return [aliased[n] if n in aliased else home[key] for n, (home, key) in self._places.items()]
 
     def weights_if_it_holds(self, weights: Weights | None) -> list[Tensor] | None:
         """The tensors of this call when nothing has changed that the trace depends on, else None."""
         if not self._fingerprint.holds():
             return None
         try:
+            for (home, key), (other, name) in self._ties:
+                if home[key] is not other[name]:
+                    return None
             tensors = self._gather(weights)
             for t, (shape, dtype, device) in zip(tensors, self._key):
                 if t.shape != shape or t.dtype is not dtype or t.device != device:
@@ -145,16 +155,21 @@ def _check(plan: Plan, sample: Sample) -> None:
             raise Untraceable("the program of the step does not give what the step gives; please report this cell")
 
 
-def _places(cell: Cell) -> dict[str, tuple[dict[str, Any], str]]:
-    """Name of every parameter and buffer -> the module's own dictionary and the key in it."""
-    own = own_weights(cell)
-    return {
-        name: (members, key)
-        for prefix, module in cell.named_modules()
-        for members in (module._parameters, module._buffers)
-        for key in members
-        if (name := f"{prefix}.{key}" if prefix else key) in own
-    }
+def _places(cell: Cell) -> tuple[dict[str, _Place], dict[str, tuple[_Place, str]]]:
+    """Where each parameter and buffer is kept; and, of one with several names, the other names: (place, first name)."""
+    first: dict[int, str] = {}
+    places: dict[str, _Place] = {}
+    aliases: dict[str, tuple[_Place, str]] = {}
+    for prefix, module in cell.named_modules(remove_duplicate=False):
+        for members in (module._parameters, module._buffers):
+            for key, own in members.items():
+                name = f"{prefix}.{key}" if prefix else key
+                if own is not None and id(own) in first:
+                    aliases[name] = ((members, key), first[id(own)])
+                elif own is not None:
+                    first[id(own)] = name
+                    places[name] = (members, key)
+    return places, aliases
 
 
 _known: dict[int, list[Compiled]] = {}

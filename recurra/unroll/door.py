@@ -28,6 +28,8 @@ from recurra.unroll.rows import pack
 States = tuple[Tensor, ...]
 Weights = Mapping[str, Tensor]
 _TENSORS = (Tensor, torch.nn.Parameter)
+_RECORDING = "PyTorch is recording operations, and the native machine has none to show"
+_tracing: Callable[[], Any] = torch._C._get_tracing_state  # of torch.jit.trace
 _apply: Callable[..., Any] = SequenceOperation.apply
 
 
@@ -90,6 +92,10 @@ def unroll(
     """
     if is_compiling():
         return _scan(cell, x, states, lengths, reverse, weights)
+    if _tracing() is not None:
+        if _here.visits is not None:
+            _here.visits.append(Visit(cell, None, "scan", _RECORDING, "", x.shape[0], x.shape[1], weights))
+        return _scan(cell, x, states, lengths, reverse, weights)
     compiled, tensors = find(cell, weights)
     shape = x.shape
     if len(shape) != 3 or shape[2] != compiled.input_size:
@@ -121,10 +127,12 @@ def unroll_packed(
     weights: Weights | None = None,
 ) -> tuple[Tensor, States]:
     """The same over PackedSequence's layout: data (N, D) step after step; sequences and states by falling length."""
+    if is_compiling() or _tracing() is not None:
+        return _packed_scan(None, cell, data, batch_sizes, states, reverse, weights, "")
     compiled, tensors = find(cell, weights)
     check_input(compiled.name, data, compiled.input_size, "rows")
     reason = compiled.reason or _unfit(compiled, data, states)
-    if reason or is_compiling():
+    if reason:
         return _packed_scan(compiled, cell, data, batch_sizes, states, reverse, weights, reason)
     sizes = tuple(batch_sizes.tolist())
     B = sizes[0] if sizes else 0
@@ -140,7 +148,11 @@ def _unfit(compiled: Compiled, x: Tensor, states: States | None) -> str:
     reason = _foreign(compiled, x)
     for s in states or ():
         reason = reason or _foreign(compiled, s)
-    return reason or ("autocast is on" if torch.is_autocast_enabled("cpu") else "")
+    if reason:
+        return reason
+    if torch.is_autocast_enabled("cpu"):
+        return "autocast is on"
+    return _RECORDING if torch._C._len_torch_dispatch_stack() else ""
 
 
 def _foreign(compiled: Compiled, t: Tensor) -> str:
@@ -242,7 +254,7 @@ def refuse_in_strict(compiled: Compiled, reason: str, line: str) -> None:
 
 
 def _packed_scan(
-    compiled: Compiled,
+    compiled: Compiled | None,
     cell: Cell,
     data: Tensor,
     batch_sizes: Tensor,
@@ -255,7 +267,11 @@ def _packed_scan(
     mask = (torch.arange(B) < batch_sizes[:, None]).to(data.device)
     padded = data.new_zeros(T, B, data.shape[1])
     padded = padded.index_put((mask,), data)  # in the order of the packed rows
-    y, last = _fall_back(compiled, cell, padded, states, mask.sum(0).cpu(), reverse, weights, reason)
+    lengths = mask.sum(0).cpu()
+    if compiled is None:
+        y, last = _scan(cell, padded, states, lengths, reverse, weights)
+    else:
+        y, last = _fall_back(compiled, cell, padded, states, lengths, reverse, weights, reason)
     return y[mask], last
 
 
