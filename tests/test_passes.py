@@ -132,6 +132,13 @@ def test_gates_are_as_wide_as_the_state_and_the_sum_of_the_product_is_one() -> N
     assert [s.width for s in plan.streams] == [4 * H]
 
 
+def test_hoisted_values_stay_as_wide_as_they_are() -> None:
+    for make in (Normed, Gated, ResetBefore):
+        plan, _ = compile_step(make())
+        assert len(plan.streams) == 1 and plan.streams[0].width in (3 * H, 4 * H)
+        assert not [s for s in plan.statics if s.expr is not None and "slice" in repr(s.expr)]
+
+
 def test_a_bias_of_the_recurrent_product_leaves_the_loop() -> None:
     for make in (Step, GatedOneByOne, ResetBefore):
         plan, _ = compile_step(make())

@@ -35,7 +35,7 @@ class Stepper:
                 refuse_in_strict(self.compiled, self.compiled.reason, self.compiled.line)
                 self.output_size = self._by_scan(self.first_row(), self.first_states())[0].shape[1]
                 return
-            self._statics = [s.detach().clone() for s in self.compiled.statics(list(self.weights.values()))]
+            self._statics = [s.detach() for s in self.compiled.statics(list(self.weights.values()))]
         assert self.compiled.plan is not None
         self.output_size = self.compiled.plan.output.width
         self._layout = self.compiled.layout(1, self.batch, False)
