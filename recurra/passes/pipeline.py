@@ -8,6 +8,7 @@ from typing import TypeVar
 from torch import Tensor
 
 from recurra.cell import Cell
+from recurra.errors import InputError
 from recurra.passes.accumulate import accumulate
 from recurra.passes.derive import derive
 from recurra.passes.distribute import distribute
@@ -26,7 +27,10 @@ from recurra.program.verify import verify_backward, verify_plan, verify_step
 
 REWRITES: tuple[Callable[[Step], Step], ...] = (distribute, reassociate, merge, widen, narrow, materialise)
 SPLIT: tuple[Callable[[Plan], Plan], ...] = (sink, fuse)
-PASSES = ("trace", *[p.__name__ for p in REWRITES], "hoist", *[p.__name__ for p in SPLIT], "accumulate", "schedule")
+PASSES = (
+    *("trace", *[p.__name__ for p in REWRITES], "rewrite", "hoist", *[p.__name__ for p in SPLIT]),
+    *("accumulate", "schedule"),
+)
 P = TypeVar("P")
 
 
@@ -51,10 +55,12 @@ def own_weights(cell: Cell) -> dict[str, Tensor]:
 
 def plan_of(step: Step) -> Plan:
     """The forward passes."""
+    _check_name()
     _show("trace", step_text, verify_step(step))
     for rewrite in REWRITES:
         step = verify_step(rewrite(step))
         _show(rewrite.__name__, step_text, step)
+    _show("rewrite", step_text, step)
     plan = verify_plan(hoist(step))
     _show("hoist", plan_text, plan)
     for split in SPLIT:
@@ -70,6 +76,12 @@ def backward_of(plan: Plan) -> Backward:
     backward = verify_backward(plan, fuse_backward(backward))
     _show("schedule", lambda b: plan_text(plan, b), backward)
     return backward
+
+
+def _check_name() -> None:
+    name = os.environ.get("RECURRA_SHOW", "")
+    if name and name not in (*PASSES, "all"):
+        raise InputError(f"RECURRA_SHOW is {name!r}, but the passes are {', '.join(PASSES)}; or say all.")
 
 
 def _show(name: str, text: Callable[[P], str], program: P) -> None:

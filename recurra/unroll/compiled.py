@@ -21,16 +21,9 @@ from recurra.passes import backward_of, plan_of
 from recurra.program.fingerprint import Fingerprint
 from recurra.program.layout import Layout
 from recurra.program.plan import Backward, Plan
+from recurra.program.recorder import BrokenContract, Changing, Untraceable
 from recurra.program.statics import Evaluator
-from recurra.program.trace import (
-    BrokenContract,
-    Changing,
-    Sample,
-    Untraceable,
-    outside_transforms,
-    rows_of,
-    trace,
-)
+from recurra.program.trace import Sample, outside_transforms, rows_of, trace
 
 Weights = Mapping[str, Tensor]
 _Place = tuple[dict[str, Any], str]  # a module's own dictionary of parameters or buffers, and the key in it
