@@ -133,7 +133,7 @@ template <class T> INLINE Vec<T> logarithm(Vec<T> x) {
   Vec<T> y = n * high + (T(2) * s + (T(2) * s * z * p + n * low));
   y = x == T(__builtin_inf()) ? x : y;
   y = x == T(0) ? splat<T>(T(-__builtin_inf())) : y;
-  return (x < T(0)) | (x != x) ? splat<T>(T(__builtin_nan(""))) : y;
+  return ((x < T(0)) | (x != x)) ? splat<T>(T(__builtin_nan(""))) : y;
 }
 // log(1 + x) with what 1 + x rounds away put back to first order.
 template <class T> INLINE Vec<T> logarithm_of_one_plus(Vec<T> x) {
@@ -141,7 +141,7 @@ template <class T> INLINE Vec<T> logarithm_of_one_plus(Vec<T> x) {
   Vec<T> lost = x - (u - T(1));
   Vec<T> y = logarithm<T>(u) + lost / u;
   y = u == T(1) ? x : y;
-  return (u == T(0)) | (x == T(__builtin_inf())) ? logarithm<T>(u) : y;
+  return ((u == T(0)) | (x == T(__builtin_inf()))) ? logarithm<T>(u) : y;
 }
 template <class T> INLINE Vec<T> exponential_minus_one(Vec<T> x) {
   Vec<T> p = splat<T>(T(sizeof(T) == 4 ? 1. / 40320 : 1. / 1307674368000.));

@@ -1,7 +1,15 @@
-// The one place that starts threads: torch's own OpenMP pool (its libgomp; none is shipped beside it).
+// The one place that starts threads: torch's own OpenMP pool (its libgomp; none is shipped beside it). It is called by
+// the names of libgomp's binary interface, which every compiler's OpenMP pragmas do not share: Clang's would bring in a
+// second pool, which fights the first one for the cores.
 #pragma once
-#include <omp.h>
 #include <unistd.h>
+
+extern "C" {
+void GOMP_parallel(void (*work)(void*), void* data, unsigned threads, unsigned flags);
+void GOMP_barrier();
+int omp_get_thread_num();
+int omp_get_num_threads();
+}
 
 namespace {
 
@@ -9,23 +17,19 @@ class Threads {
  public:
   // work(thread, of): called once by each member of the team. A forked child has no pool and runs alone.
   template <class Work> static void run(int threads, Work work) {
-    if (threads <= 1 || forked()) return alone(work);
-#pragma omp parallel num_threads(threads)
-    guarded(work, omp_get_thread_num(), omp_get_num_threads());
+    if (threads <= 1 || forked()) return guarded(work, 0, 1);
+    GOMP_parallel([](void* data) { guarded(*static_cast<Work*>(data), omp_get_thread_num(), omp_get_num_threads()); }, &work, unsigned(threads), 0);
   }
   // Only in a team of more than one.
-  static void barrier() {
-#pragma omp barrier
-  }
+  static void barrier() { GOMP_barrier(); }
   static bool forked() {
     static const pid_t loaded = getpid();
     return getpid() != loaded;
   }
 
  private:
-  template <class Work> static void alone(Work work) { guarded(work, 0, 1); }
   // Denormals are flushed inside the machine only (a decaying state would cost 88 times more), the mode restored.
-  template <class Work> static void guarded(Work work, int thread, int of) {
+  template <class Work> static void guarded(Work& work, int thread, int of) {
 #if defined(__x86_64__)
     unsigned mode = __builtin_ia32_stmxcsr();
     __builtin_ia32_ldmxcsr(mode | 0x8040);
