@@ -1,0 +1,259 @@
+"""The machine: operations against PyTorch, gradients of weights, lists that are no programs, and both builds."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+from test_functions import apply
+from torch import Tensor
+
+from examples import CELLS, CellExample
+from recurra.machine import native
+from recurra.machine.program import library, product
+from recurra.program.ops import OPS, Op
+from recurra.unroll.compiled import find
+
+pytestmark = pytest.mark.skipif(bool(native.available()), reason="the native machine is not there")
+
+DTYPES = [torch.float32, torch.float64]
+LENGTHS = (1, 7, 16, 17, 250)
+COMPUTED = [op for op in OPS.values() if op.native is not None and op.kind in ("pointwise", "reduction")]
+ROUNDED = [
+    "fma",
+    "sigmoid",
+    "tanh",
+    "exp",
+    "expm1",
+    "log",
+    "log1p",
+    "sqrt",
+    "rsqrt",
+    "erf",
+    "softplus",
+    "dsigmoid",
+    "dtanh",
+    "rowsum",
+]
+
+
+def grid(op: Op, n: int, dtype: torch.dtype) -> list[Tensor]:
+    """Operands that meet in every combination of sign and in equal numbers; positive where roots and logarithms are."""
+    pattern = torch.tensor([-2.5, -1.0, -0.3, 0.0, 0.2, 1.0, 3.0], dtype=dtype)
+    i = torch.arange(n)
+    operands = [pattern[i % 7], pattern[(i // 7 + i // 49 + i) % 7], pattern[(i // 3) % 7]][: op.arity]
+    if op.name in ("log", "log1p", "sqrt", "rsqrt"):
+        operands = [o.abs() + 0.1 for o in operands]
+    return operands
+
+
+@pytest.mark.parametrize("op", COMPUTED, ids=lambda op: op.name)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_every_operation_is_that_of_pytorch(op: Op, dtype: torch.dtype) -> None:
+    for n in LENGTHS:
+        operands = grid(op, n, dtype)
+        got, expected = apply(op.name, *operands), op.value(*operands).reshape(-1)
+        if op.name in ROUNDED:
+            exact = 4 * torch.finfo(dtype).eps
+            largest = max(float(o.abs().max()) for o in operands) ** 2 + 1  # a fused chain rounds once, PyTorch twice
+            torch.testing.assert_close(got, expected, rtol=exact, atol=exact * largest)
+        else:
+            assert torch.equal(got.nan_to_num(7, 8, 9), expected.nan_to_num(7, 8, 9)), (op.name, n, got, expected)
+
+
+def test_every_operation_of_the_table_is_known_to_the_machine() -> None:
+    """An opcode that the machine lacks would leave its result unwritten."""
+    assert {op.name for op in COMPUTED} >= {op.name for op in OPS.values() if op.kind in ("pointwise", "reduction")}
+    for op in COMPUTED:
+        if op.name != "rowsum":
+            assert not bool((apply(op.name, *grid(op, 33, torch.float32)) == -77).any())
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_comparisons_and_choice_with_nan(dtype: torch.dtype) -> None:
+    nan, inf = math.nan, math.inf
+    a = torch.tensor([nan, 1.0, nan, inf, -inf, 0.0, -0.0], dtype=dtype)
+    b = torch.tensor([1.0, nan, nan, inf, inf, -0.0, 0.0], dtype=dtype)
+    for name in ("gt", "ge", "eq", "max", "min"):
+        torch.testing.assert_close(apply(name, a, b), OPS[name].value(a, b), rtol=0, atol=0, equal_nan=True)
+    torch.testing.assert_close(apply("select", a, b, b + 1), OPS["select"].value(a, b, b + 1), equal_nan=True)
+    for name in ("rowsum", "rowmax"):
+        for n in (1, 5, 17, 40):
+            for at in (0, n // 2, n - 1):
+                x = torch.zeros(n, dtype=dtype)
+                x[at] = nan
+                assert bool(apply(name, x).isnan().all())
+    assert apply("rowmax", torch.full((19,), -inf, dtype=dtype)).item() == -inf
+    assert apply("rowmax", torch.full((19,), -3.0, dtype=dtype)).item() == -3
+
+
+# ---- the gradient of a weight
+
+
+@pytest.fixture
+def poisoned() -> object:
+    library.poison(True)
+    yield
+    library.poison(False)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("N", "R", "C"), [(0, 3, 5), (1, 1, 1), (2, 7, 17), (127, 6, 64), (128, 37, 65), (129, 13, 3), (300, 250, 130)]
+)
+@pytest.mark.usefixtures("poisoned")
+def test_the_gradient_of_a_weight(N: int, R: int, C: int, dtype: torch.dtype) -> None:
+    exact = 1e-5 if dtype is torch.float32 else 1e-13
+    left, right = torch.randn(N, R + 2, dtype=dtype)[:, 1:-1], torch.randn(N, 2 * C, dtype=dtype)[:, C:]
+    expected = left.double().mT @ right.double()
+    onto = torch.randn(R, C, dtype=dtype)
+    added = product(left, right, onto.clone())
+    alone = product(left, right)
+    for got, truth in ((alone, expected), (added, expected + onto)):
+        assert float((got - truth).abs().max()) <= exact * max(1.0, float(truth.abs().max()))
+    torch.set_num_threads(1)
+    assert torch.equal(product(left, right), alone)
+
+
+@pytest.mark.usefixtures("poisoned")
+def test_nan_reaches_the_gradient_of_a_weight() -> None:
+    left, right = torch.ones(9, 5), torch.zeros(9, 4)
+    left[3, 2] = math.nan
+    assert product(left, right).isnan().nonzero().tolist() == [[2, c] for c in range(4)]
+
+
+# ---- programs that are none
+
+
+def programs() -> list[tuple[list[int], list[float]]]:
+    """The lists of integers of every cell's forward and backward."""
+    found = []
+    for example in CELLS:
+        executor = find(example.make(3, 5), None)[0].executor
+        assert isinstance(executor, native.NativeExecutor)
+        both = (executor._forward_program(True).program, executor._backward_program(True, True).program)
+        found += [(p.code, p.constants) for p in both]
+    return found
+
+
+def accepted(code: list[int], constants: list[float]) -> bool:
+    try:
+        library.Program(code, constants, False)
+    except ValueError:
+        return False
+    return True
+
+
+def test_every_cells_program_is_accepted_and_nothing_shorter_or_longer() -> None:
+    for code, constants in programs():
+        assert accepted(code, constants)
+        for n in range(len(code)):
+            assert not accepted(code[:n], constants)
+        assert not accepted([*code, 0], constants)
+
+
+def test_constants_that_are_not_there_are_refused() -> None:
+    with_constants = [(code, constants) for code, constants in programs() if constants]
+    assert with_constants
+    for code, constants in with_constants:
+        assert not accepted(code, constants[:-1])
+
+
+@settings(max_examples=400)
+@given(data=st.data())
+def test_a_changed_program_is_refused_or_is_a_program(data: st.DataObject) -> None:
+    every = programs_once()
+    code, constants = every[data.draw(st.integers(0, len(every) - 1))]
+    changed = list(code)
+    odd = st.sampled_from(
+        [-(2**63), -(2**31) - 1, -(2**31), -2, -1, 0, 1, 2, 64, 65, 2**20, 2**30, 2**31, 2**40, 2**63 - 1]
+    )
+    for _ in range(data.draw(st.integers(1, 3))):
+        changed[data.draw(st.integers(0, len(code) - 1))] = data.draw(odd | st.integers(-100, 100))
+    accepted(changed, constants)
+
+
+@settings(max_examples=200)
+@given(code=st.lists(st.integers(-3, 40) | st.integers(-(2**63), 2**63 - 1), max_size=60))
+def test_any_list_of_integers_is_refused_or_is_a_program(code: list[int]) -> None:
+    accepted(code, [])
+
+
+_programs: list[tuple[list[int], list[float]]] = []
+
+
+def programs_once() -> list[tuple[list[int], list[float]]]:
+    if not _programs:
+        _programs.extend(programs())
+    return _programs
+
+
+@pytest.mark.parametrize("code", [[], [-1], [2**20 + 1], [1, 0], [1, -5], [0, 0, 0], [0, 0, -1, 0], [0, 1, 0, -1, 0]])
+def test_lists_that_are_no_programs(code: list[int]) -> None:
+    with pytest.raises(ValueError, match="native program"):
+        library.Program(code, [], False)
+
+
+def test_a_call_with_too_few_addresses_is_refused() -> None:
+    code, constants = programs_once()[0]
+    program = library.Program(code, constants, False)
+    with pytest.raises(ValueError, match=r"0 arrays, not \d+"):
+        program.run(1, 1, 1, 0, 1, [], [], ())
+
+
+# ---- both builds
+
+
+def results() -> dict[str, Tensor]:
+    """Every operation and every cell, forward and backward, in both dtypes."""
+    found = {}
+    for dtype in DTYPES:
+        for op in COMPUTED:
+            found[f"{op.name} {dtype}"] = apply(op.name, *grid(op, 250, dtype))
+        for example in CELLS:
+            for k, t in enumerate(cell_results(example, dtype)):
+                found[f"{example} {k} {dtype}"] = t.contiguous().clone()
+    return found
+
+
+def cell_results(example: CellExample, dtype: torch.dtype) -> list[Tensor]:
+    import recurra
+
+    torch.manual_seed(3)
+    cell = example.make(5, 37).to(dtype)
+    x = torch.randn(9, 7, 5, dtype=dtype, requires_grad=True)
+    with recurra.strict():
+        y, last = recurra.unroll(cell, x, lengths=torch.tensor([9, 3, 0, 7, 7, 1, 9]))
+    weights = torch.linspace(-1, 1, y.numel(), dtype=dtype).view_as(y)
+    gradients = torch.autograd.grad((y * weights).sum() + last[0].sum(), [x, *cell.parameters()])
+    return [y.detach(), *(s.detach() for s in last), *gradients]
+
+
+@pytest.mark.skipif(library is None or library.isa() != "v4", reason="the narrow build is the one in use")
+def test_both_instruction_sets_agree(tmp_path: Path) -> None:
+    here, path = Path(__file__).parent, tmp_path / "narrow.safetensors"
+    code = (
+        f"import sys; sys.path[:0] = [{json.dumps(str(here))}, {json.dumps(str(here.parent))}]\n"
+        "import torch; torch.set_num_threads(1)\n"
+        "from safetensors.torch import save_file\n"
+        "from test_native import library, results\n"
+        "assert library.isa() == 'v3' and library.lanes(False) == 8\n"
+        f"save_file(results(), {json.dumps(str(path))})\n"
+    )
+    env = os.environ | {"RECURRA_ISA": "v3", "OMP_NUM_THREADS": "1"}
+    subprocess.run([sys.executable, "-c", code], env=env, check=True, timeout=120)
+    narrow, wide = load_file(path), results()
+    assert narrow.keys() == wide.keys()
+    for name, a in wide.items():
+        b, exact = narrow[name], 1e-5 if a.dtype is torch.float32 else 1e-13
+        assert float((a - b).nan_to_num(0, 0, 0).abs().max()) <= exact * max(
+            1.0, float(a.nan_to_num(0, 0, 0).abs().max())
+        ), name
+        assert torch.equal(a.isfinite(), b.isfinite()), name
