@@ -33,7 +33,17 @@ def recurrent(sizes: Sizes, width: int, dropout: float, device: str | None = Non
     kind = {"lstm": LSTM, "gru": GRU, "rnn": RNN}[sizes.cell]
     between = dropout if sizes.layers > 1 else 0.0
     layers: nn.Module = kind(width, sizes.hidden, sizes.layers, dropout=between, device=device)
+    if sizes.cell == "lstm":
+        _open_forget_gates(layers, sizes.hidden)
     return layers
+
+
+@torch.no_grad()
+def _open_forget_gates(layers: nn.Module, hidden: int) -> None:
+    """Adds 1 to the bias of the forget gates, so that memory lasts from the start (Jozefowicz et al. 2015, ICML)."""
+    for name, bias in layers.named_parameters():
+        if name.startswith("bias_ih"):
+            bias[hidden : 2 * hidden] += 1
 
 
 class LanguageNetwork(nn.Module):
@@ -58,6 +68,11 @@ class LanguageNetwork(nn.Module):
         y, last = self.recurrent(x, given)
         scores = self.output(F.dropout(y, self.dropout, self.training))
         return scores, last if isinstance(last, tuple) else (last,)
+
+    @torch.no_grad()
+    def start_from(self, counts: Tensor) -> None:
+        """Sets the output's bias to the log frequencies of `counts` (V,): it need not learn what counting tells."""
+        self.output.bias.copy_(((counts + 0.1) / (counts + 0.1).sum()).log())
 
     def loss(self, characters: Tensor, targets: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """Mean of -ln p over the targets (T, B), and the state after them, cut from the gradient."""

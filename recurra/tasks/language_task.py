@@ -3,6 +3,7 @@
 import math
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -42,6 +43,7 @@ class LanguageTask:
         self._training_text = part.content
         torch.manual_seed(key(seed, "weights"))
         self.network = LanguageNetwork(sizes, len(vocabulary), dropout)
+        self.network.start_from(torch.from_numpy(np.bincount(self._stream.numbers, minlength=len(vocabulary))))
         card = DataCard(text.name, text.sha256, len(text), validation)
         self.model = LanguageModel(self.network, sizes, vocabulary, settings, card)
         self.baselines: dict[str, float] = {}

@@ -4,7 +4,7 @@ import math
 
 from recurra.training.settings import Settings
 
-FLOOR = 0.1  # a cosine ends at this share of the top
+FLOOR = 0.02  # a cosine ends at this share of the top
 
 
 def learning_rate(settings: Settings, step: int) -> float:
