@@ -281,6 +281,22 @@ def test_the_demo_ends_with_text_a_plot_who_is_ahead_and_the_folder(
     assert text.startswith("The ") and len(text) >= 400
 
 
+def test_every_command_speaks_json(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in COMMANDS:
+        assert run([command, "--help"]) == 0
+        assert "--json " in capsys.readouterr().out, command
+
+
+def test_the_demo_speaks_json(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(package, "train", functools.partial(package.train, hidden=8, steps=2, eval_interval=2))
+    assert run(["demo", "--out", str(tmp_path / "run"), "--json"]) == 0
+    events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [e["event"] for e in events] == ["start", "validate", "sample", "end", "generate"]
+    assert len(events[-1]["text"]) == 400
+
+
 class TestChart:
     def test_a_falling_line_falls(self) -> None:
         rows = chart([0, 1], [4.0, 1.0], width=8, height=4).splitlines()

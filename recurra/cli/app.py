@@ -136,8 +136,9 @@ def demo(
     *,
     out: Annotated[str | None, Parameter(help="The run folder to make. [a new folder under runs/]")] = None,
     seconds: Annotated[float, Parameter(help="How long to train.")] = 60,
+    json: Json = False,
 ) -> None:
     """Train on the Python language reference for about a minute, let the model write, and draw its loss."""
     from recurra.cli.demo import demonstrate
 
-    demonstrate(out, seconds)
+    demonstrate(out, seconds, json)

@@ -1,9 +1,10 @@
 """`recurra demo`: everything once, from text to a model that writes, in about a minute."""
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from recurra.cli.chart import chart
-from recurra.cli.output import write
+from recurra.cli.output import show, write
 from recurra.cli.progress import watch
 
 if TYPE_CHECKING:
@@ -13,16 +14,25 @@ PROMPT = "The "
 LENGTH = 400
 
 
-def demonstrate(out: str | None, seconds: float) -> None:
+def demonstrate(out: str | None, seconds: float, as_json: bool) -> None:
     """Trains on the demonstration text, lets the model write, and says what was reached and where it is."""
     import recurra
 
-    print("Training a character model on Python's own language reference, which every Python carries.\n", flush=True)
-    with watch(as_json=False) as observer:
+    if not as_json:
+        print("Training a character model on the Python language reference, which every CPython has.\n", flush=True)
+    with watch(as_json) as observer:
         run = recurra.train("demo", out=out, observer=observer, time_limit=seconds)
+    if as_json:
+        show({"event": "generate", "prompt": PROMPT, "text": "".join(written(run))}, as_json)
+        return
     print(f"\nWhat the model writes after {PROMPT!r}:\n")
-    write(PROMPT, run.model.stream(PROMPT, LENGTH, temperature=0.7, seed=1))
+    write(PROMPT, written(run))
     print(f"\n{ending(run)}")
+
+
+def written(run: "Run") -> Iterator[str]:
+    """What the model writes after the prompt, piece by piece."""
+    return run.model.stream(PROMPT, LENGTH, temperature=0.7, seed=1)
 
 
 def ending(run: "Run") -> str:

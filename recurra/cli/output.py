@@ -19,8 +19,7 @@ def show(result: Any, as_json: bool, **computed: Any) -> None:
 def write(prompt: str, pieces: Iterable[str]) -> None:
     """Writes text as it is made. Ctrl-C ends the line it is in."""
     try:
-        for piece in (prompt, *()) if prompt else ():
-            sys.stdout.write(piece)
+        sys.stdout.write(prompt)
         for piece in pieces:
             sys.stdout.write(piece)
             sys.stdout.flush()
