@@ -1,0 +1,199 @@
+"""Several Python threads, forked children, graphs walked twice, and memory over many steps."""
+
+import os
+import select
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+import recurra
+from examples import CELLS, CellExample
+from recurra import Cell, cells, strict
+from recurra.machine import native
+
+pytestmark = pytest.mark.skipif(bool(native.available()), reason="the native machine is not there")
+
+SECONDS = 30  # a child that has not answered by then hangs
+
+
+def inputs(cell: Cell, T: int, B: int, seed: int) -> Tensor:
+    g = torch.Generator().manual_seed(seed)
+    return torch.randn(T, B, cell.input_size, generator=g)
+
+
+def step(cell: Cell, x: Tensor) -> list[Tensor]:
+    """Outputs, last states, and gradients, on the machine."""
+    x = x.clone().requires_grad_()
+    with strict():
+        y, last = recurra.unroll(cell, x)
+    loss = y.square().sum() + sum(s.sum() for s in last)
+    return [y.detach(), *(s.detach() for s in last), *torch.autograd.grad(loss, [x, *cell.parameters()])]
+
+
+def assert_equal(a: list[Tensor], b: list[Tensor]) -> None:
+    for mine, other in zip(a, b, strict=True):
+        assert torch.equal(mine, other)
+
+
+@pytest.mark.parametrize("example", CELLS[::3], ids=str)
+def test_several_threads_at_once(example: CellExample) -> None:
+    """One cell and its programs, called with several sizes at once: each thread has scratch of its own."""
+    cell = example.make(5, 24)
+    calls = [inputs(cell, 6 + 5 * k, 1 + 3 * k, k) for k in range(4)]
+    serial = [step(cell, x) for x in calls]
+    found: list[list[list[Tensor]]] = [[] for _ in calls]
+    ready = threading.Barrier(len(calls))
+
+    def work(k: int) -> None:
+        ready.wait()
+        for _ in range(5):
+            found[k].append(step(cell, calls[k]))
+
+    threads = [threading.Thread(target=work, args=(k,)) for k in range(len(calls))]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join(SECONDS)
+        assert not t.is_alive()
+    for results, expected in zip(found, serial, strict=True):
+        assert len(results) == 5
+        for result in results:
+            assert_equal(result, expected)
+
+
+def test_a_new_cell_met_by_several_threads_at_once() -> None:
+    cell, ready, found = cells.GRU(3, 9), threading.Barrier(4), []
+    x = inputs(cell, 4, 2, 0)
+
+    def work() -> None:
+        ready.wait()
+        found.append(step(cell, x))
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join(SECONDS)
+    assert len(found) == 4
+    for result in found:
+        assert_equal(result, step(cell, x))
+
+
+@pytest.mark.parametrize("example", CELLS[::4], ids=str)
+def test_one_thread_and_two_give_the_same_training_step(example: CellExample) -> None:
+    cell = example.make(5, 40)
+    x = inputs(cell, 20, 16, 1)
+    torch.set_num_threads(2)
+    two = step(cell, x)
+    torch.set_num_threads(1)
+    for a, b in zip(step(cell, x), two, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+
+
+# ---- forked children
+
+
+def answer(child: int, read: int) -> bytes:
+    """What the child writes; it is ended if it says nothing."""
+    ready, _, _ = select.select([read], [], [], SECONDS)
+    told = os.read(read, 100) if ready else b"silent"
+    deadline = time.monotonic() + 5
+    while os.waitpid(child, os.WNOHANG) == (0, 0):
+        if not ready or time.monotonic() > deadline:
+            os.kill(child, 9)
+            os.waitpid(child, 0)
+            break
+        time.sleep(0.01)
+    return told
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_child_computes_the_same_on_one_thread() -> None:
+    cell = cells.LSTM(16, 48)
+    x = inputs(cell, 24, 4, 2)  # enough work for two threads, too few numbers for PyTorch's own to start
+    torch.set_num_threads(2)
+    expected = step(cell, x)
+    read, write = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            same = all(torch.equal(a, b) for a, b in zip(step(cell, x)[:3], expected, strict=False))
+            os.write(write, b"same" if same else b"different")
+        finally:
+            os._exit(0)
+    os.close(write)
+    try:
+        assert answer(child, read) == b"same"
+    finally:
+        os.close(read)
+    assert_equal(step(cell, x), expected)
+
+
+# ---- graphs and memory
+
+
+@pytest.mark.parametrize("example", CELLS, ids=str)
+def test_a_graph_is_walked_twice(example: CellExample) -> None:
+    """What forward kept is still there for a second backward, which gives the same, and a third with another loss."""
+    cell = example.make(3, 11)
+    x = inputs(cell, 9, 4, 3).requires_grad_()
+    with strict():
+        y, last = recurra.unroll(cell, x)
+        weights = [x, *cell.parameters()]
+        first = torch.autograd.grad(y.sum(), weights, retain_graph=True, allow_unused=True)
+        second = torch.autograd.grad(y.sum(), weights, retain_graph=True, allow_unused=True)
+        both = torch.autograd.grad(y.sum() + last[-1].sum(), weights, retain_graph=True, allow_unused=True)
+        alone = torch.autograd.grad(last[-1].sum(), weights, allow_unused=True)
+    for a, b, c, d in zip(first, second, both, alone, strict=True):
+        if a is not None:
+            assert torch.equal(a, b)
+            torch.testing.assert_close(c, a if d is None else a + d, rtol=1e-4, atol=1e-4)
+    with pytest.raises(RuntimeError, match="second time"):
+        torch.autograd.grad(y.sum(), x)
+
+
+def resident() -> int:
+    """Bytes of memory in use by this process."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def growth(work: object, times: int) -> int:
+    for _ in range(20):
+        work()  # type: ignore[operator]
+    before = resident()
+    for _ in range(times):
+        work()  # type: ignore[operator]
+    return resident() - before
+
+
+LIMIT = 25 << 20
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="no /proc")
+@pytest.mark.parametrize("make", [cells.LSTM, cells.GRU])
+def test_memory_does_not_grow_over_training_steps(make: type[Cell]) -> None:
+    """What one step keeps is 1 MB and more, so that 200 steps that lose it could not be missed."""
+    cell = make(16, 48)
+    x = inputs(cell, 64, 16, 4)
+    assert growth(lambda: step(cell, x), 200) < LIMIT
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="no /proc")
+def test_memory_does_not_grow_over_sessions() -> None:
+    layer = recurra.LSTM(64, 128)  # 0.4 MB of packed weights each
+
+    def work() -> None:
+        recurra.Session(layer).step(torch.zeros(1, 64))
+
+    assert growth(work, 150) < LIMIT
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="no /proc")
+def test_memory_that_is_kept_would_be_noticed() -> None:
+    kept: list[list[Tensor]] = []
+    assert growth(lambda: kept.append([torch.ones(1 << 16)]), 200) > LIMIT
