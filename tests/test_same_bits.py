@@ -4,6 +4,8 @@ Each output of a product is one chain of multiply-adds over k in order, whatever
 packed or read in place; so every equality here is torch.equal.
 """
 
+import copy
+import functools
 from dataclasses import dataclass
 
 import pytest
@@ -23,7 +25,7 @@ pytestmark = [
 
 DTYPES = [pytest.param(d, id=str(d)[6:]) for d in (torch.float32, torch.float64)]
 # T, B, H: from one row, whose weights are read in place, to chunks of rows, panels packed by two threads, and odd edges
-SIZES = [(1, 1, 250), (5, 2, 37), (12, 33, 37), (3, 17, 250)]
+SIZES = [(1, 1, 250), (12, 33, 37), (3, 17, 250)]
 D = 7
 States = tuple[Tensor, ...]
 Result = tuple[Tensor, States]
@@ -54,11 +56,17 @@ def dtype(request: pytest.FixtureRequest) -> torch.dtype:
     return request.param
 
 
+@functools.cache
+def _cell(example: CellExample, H: int, dtype: torch.dtype) -> Cell:
+    """One cell for all tests, traced once; no test writes to it."""
+    return example.make(D, H).to(dtype)
+
+
 @pytest.fixture(params=CELLS, ids=str)
 def case(request: pytest.FixtureRequest, size: tuple[int, int, int], dtype: torch.dtype) -> Case:
     example: CellExample = request.param
     T, B, H = size
-    cell = example.make(D, H).to(dtype)
+    cell = _cell(example, H, dtype)
     states = tuple(torch.randn(B, n, dtype=dtype) for n in cell.state_sizes.values())
     return Case(cell, torch.randn(T, B, D, dtype=dtype), states)
 
@@ -142,17 +150,17 @@ def test_training_and_not_and_training_again(case: Case) -> None:
         assert torch.equal(a, b)
 
 
-@pytest.mark.parametrize("reverse", [False, True])
-def test_strides_and_addresses_do_not_matter(case: Case, reverse: bool) -> None:
+def test_strides_and_addresses_do_not_matter(case: Case) -> None:
     """Inputs and weights that begin anywhere and whose rows lie apart."""
     wide = torch.randn(*case.x.shape[:2], D + 3, dtype=case.x.dtype)
     wide[..., 1:-2] = case.x
     with strict(), torch.no_grad():
-        expected = recurra.unroll(case.cell, case.x, case.states, None, reverse)
-        assert_equal(recurra.unroll(case.cell, wide[..., 1:-2], case.states, None, reverse), expected)
-        for p in case.cell.parameters():
+        expected = recurra.unroll(case.cell, case.x, case.states, None, True)
+        assert_equal(recurra.unroll(case.cell, wide[..., 1:-2], case.states, None, True), expected)
+        cell = copy.deepcopy(case.cell)
+        for p in cell.parameters():
             shape = (*p.shape[:-1], p.shape[-1] + 3)
             wide = torch.randn(shape, dtype=p.dtype)
             wide[..., 1:-2] = p
             p.data = wide[..., 1:-2]
-        assert_equal(recurra.unroll(case.cell, case.x, case.states, None, reverse), expected)
+        assert_equal(recurra.unroll(cell, case.x, case.states, None, True), expected)
