@@ -92,7 +92,7 @@ INLINE Vec<float> hyperbolic_tangent(Vec<float> x) {
   q = q * s + 1.18534705686654e-04f;
   q = q * s + 2.26843463243900e-03f;
   q = q * s + 4.89352518554385e-03f;
-  return p * c / q;
+  return p / q * c;
 }
 INLINE Vec<double> hyperbolic_tangent(Vec<double> x) {
   Vec<double> z = x * x;

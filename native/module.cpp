@@ -83,13 +83,21 @@ class Program {
   int32_t index(int32_t n) { return next(0, int64_t(n) - 1); }
   int32_t optional_array() { return next(-1, procedure.array_count - 1); }
 
-  Operand operand(const Stage& stage, int slots) {
+  // `width`: how many columns are read or written there; a vector's own width is known to the caller only.
+  Operand operand(const Stage& stage, int slots, int64_t width) {
     Operand o;
     o.place = next(kNone, kConstant);
     const int32_t sizes[] = {1 << 30, slots, procedure.array_count, procedure.shifted_count, stage.local_count, stage.state_count, stage.state_count, procedure.static_count, procedure.constant_count};
     o.index = index(sizes[o.place]);
     o.column = next(0, 1 << 30);
     o.broadcast = next(0, 1);
+    int64_t known = o.place == kRows      ? procedure.array_widths[o.index]
+                    : o.place == kShifted ? procedure.array_widths[procedure.shifted[o.index].history]
+                    : o.place == kLocal   ? stage.local_widths[o.index]
+                    : o.place == kState || o.place == kNext ? stage.states[o.index].width
+                                                            : INT64_MAX;
+    if (o.column + (o.broadcast ? 1 : width) > known)
+      throw std::invalid_argument("native program: columns from " + std::to_string(o.column) + " on, beyond a row of " + std::to_string(known));
     return o;
   }
 
@@ -108,7 +116,7 @@ class Program {
     }
     p.shifted = shifted;
     p.static_count = count();
-    p.stage_count = count();
+    p.stage_count = next(0, 4);
     p.stages = make<Stage>(p.stage_count);
     for (int i = 0; i < p.stage_count; i++) parse(p.stages[i]);
     if (at != code.size()) throw std::invalid_argument("native program: goes on after its end");
@@ -137,7 +145,7 @@ class Program {
     phase.groups = make<Group>(phase.group_count);
     for (int i = 0; i < phase.group_count; i++) {
       Group& group = phase.groups[i];
-      group.left = operand(stage, 0);
+      group.left = operand(stage, 0, 1);
       group.depth = next(1, 1 << 30);
       group.gate_count = next(1, 1 << 20);
       Gate* gates = make<Gate>(group.gate_count);
@@ -145,7 +153,7 @@ class Program {
         gates[g].matrix = index(procedure.static_count), gates[g].transposed = next(0, 1);
         gates[g].first_column = next(0, 1 << 30), gates[g].first_row = next(0, 1 << 30);
         gates[g].slot = index(phase.slot_count);
-        gates[g].start = operand(stage, phase.slot_count);
+        gates[g].start = operand(stage, phase.slot_count, phase.width);
       }
       group.gates = gates;
     }
@@ -154,10 +162,13 @@ class Program {
     phase.sum_count = 0;
     for (int i = 0; i < phase.instruction_count; i++) {
       Instruction& n = instructions[i];
-      n.code = next(1, 64);
-      n.to = operand(stage, phase.slot_count), n.also = operand(stage, phase.slot_count);
-      n.a = operand(stage, phase.slot_count), n.b = operand(stage, phase.slot_count), n.c = operand(stage, phase.slot_count);
-      phase.sum_count += n.code == 29 || n.code == 30;
+      n.code = next(3, 33);  // operations.h; slices and concatenations (31, 32) are no instructions
+      bool reduces = n.code == 29 || n.code == 30;
+      if (n.code == 31 || n.code == 32) throw std::invalid_argument("native program: " + std::to_string(n.code) + " is no instruction");
+      int64_t result = reduces ? 1 : phase.width;
+      n.to = operand(stage, phase.slot_count, result), n.also = operand(stage, phase.slot_count, result);
+      n.a = operand(stage, phase.slot_count, phase.width), n.b = operand(stage, phase.slot_count, phase.width), n.c = operand(stage, phase.slot_count, phase.width);
+      phase.sum_count += reduces;
     }
     phase.instructions = instructions;
   }

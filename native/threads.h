@@ -13,6 +13,8 @@ int omp_get_num_threads();
 
 namespace {
 
+const pid_t loaded = getpid();  // when the library was: a child forked later has another number
+
 class Threads {
  public:
   // work(thread, of): called once by each member of the team. A forked child has no pool and runs alone.
@@ -22,10 +24,7 @@ class Threads {
   }
   // Only in a team of more than one.
   static void barrier() { GOMP_barrier(); }
-  static bool forked() {
-    static const pid_t loaded = getpid();
-    return getpid() != loaded;
-  }
+  static bool forked() { return getpid() != loaded; }
 
  private:
   // Denormals are flushed inside the machine only (a decaying state would cost 88 times more), the mode restored.

@@ -256,3 +256,14 @@ def test_the_measure_notices_a_wrong_number() -> None:
         assert_same({"y": t + 2e-5 * t.abs().max()}, {"y": t}, 1e-5)
     with pytest.raises(AssertionError, match="not finite"):
         assert_same({"y": t * float("nan")}, {"y": t}, 1e-5)
+
+
+@pytest.mark.parametrize("example", CELLS, ids=str)
+def test_no_steps_and_no_gradient_still_have_the_shape_of_the_output(example: CellExample):
+    cell = example.make(3, 4)
+    x = torch.randn(0, 2, cell.input_size)
+    with torch.no_grad(), strict():
+        y, last = recurra.unroll(cell, x)
+    expected, states = scan(cell, x)
+    assert y.shape == expected.shape
+    assert [s.shape for s in last] == [s.shape for s in states]

@@ -2,6 +2,8 @@
 
 import os
 import select
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -197,3 +199,25 @@ def test_memory_does_not_grow_over_sessions() -> None:
 def test_memory_that_is_kept_would_be_noticed() -> None:
     kept: list[list[Tensor]] = []
     assert growth(lambda: kept.append([torch.ones(1 << 16)]), 200) > LIMIT
+
+
+CHILD = """
+import os, sys, torch, recurra
+torch.set_num_threads(2)
+torch.randn(400000).exp()  # PyTorch's pool has threads now
+cell, x = recurra.cells.LSTM(16, 48), torch.randn(32, 8, 16)
+with torch.no_grad():
+    torch.set_num_threads(1)
+    y, _ = recurra.unroll(cell, x)  # but the machine has not used it
+    torch.set_num_threads(2)
+    child = os.fork()
+    if not child:
+        os._exit(0 if torch.equal(recurra.unroll(cell, x)[0], y) else 3)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_child_of_a_process_whose_machine_never_used_the_pool() -> None:
+    """The machine knows a child by the process that loaded it, not by the one that first used two threads."""
+    subprocess.run([sys.executable, "-c", CHILD], check=True, timeout=SECONDS, cwd=Path(__file__).parents[1])

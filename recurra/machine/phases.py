@@ -1,7 +1,7 @@
 """How a part falls into phases: products first, then operations, all of one width, tile by tile.
 
-A value that only its own phase reads lives in a slot (first-level cache). One that is read by another phase, by a product
-or at other columns is written to memory as well, and can be read from the next phase on.
+A value that only its own phase reads lives in a slot (first-level cache). One that another phase or a product reads, or
+somebody at other columns, is written to memory as well, and can be read from the next phase on.
 """
 
 from collections import defaultdict

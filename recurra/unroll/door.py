@@ -111,7 +111,7 @@ def unroll(
     packing = None if lengths is None else pack(check_lengths(lengths, T, B), T, reverse, x.device)
     if packing is None:
         y, last = _run(compiled, cell, compiled.layout(T, B, reverse), x, states, tensors, weights)
-        return y.view(T, B, -1) if y.numel() else y.reshape(T, B, y.shape[1]), last
+        return y.view(T, B, -1) if y.numel() else y.reshape(T, B, y.shape[-1]), last
     if states is not None:
         states = packing.sorted(states)
     y, last = _run(compiled, cell, packing.layout, packing.rows(x), states, tensors, weights)
