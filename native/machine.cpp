@@ -15,6 +15,7 @@ namespace {
 constexpr int64_t kTileBytes = 3072;     // of one value: a dozen values of a tile share the first-level cache
 constexpr int64_t kChunkRows = 96;       // rows that go through all stages together, while they are in the second-level cache
 constexpr int64_t kPackingPays = 8;      // rows that must use a panel before packing all panels first pays
+constexpr int64_t kRowsApart = 4;        // sequences a thread that fill enough of a register block on their own
 constexpr int kMostStages = 4;
 constexpr int64_t kThreadPays = 1 << 17; // multiply-adds worth a second thread
 
@@ -170,6 +171,30 @@ template <class T> class Worker {
     for (int p = 0; p < stage->phase_count; p++) run(stage->phases[p], from, to, packed);
   }
 
+  // The same for the rows of our own sequences in steps [first, last). Transient arrays hold B rows for each step then, so
+  // that threads at different chunks do not meet.
+  void over_steps(int64_t first, int64_t last, int64_t from, int64_t to, const T* packed) {
+    auto at = [&](int64_t t) {
+      first_row = from - (t - first) * (to - from), array_row = offset(t), transient_row = apart_base(t, first);
+      return smaller(to, running(t));
+    };
+    for (int p = 0; p < stage->phase_count; p++) {
+      const Phase& phase = stage->phases[p];
+      Settled<T>& tiles = settled[p];
+      if (tiles.rows != to - from) cut(phase, to - from, tiles);
+      for (int64_t column = 0; column < tiles.columns; column += tiles.step)
+        for (int64_t t = first; t < last; t++) {
+          int64_t end = at(t);
+          for (int64_t row = from; row < end; row += tiles.band) tile(phase, tiles, row, end, column, packed);
+        }
+      for (int64_t t = first; t < last && phase.sum_count; t++) {
+        int64_t end = at(t);
+        finish_sums(phase, from, end - from);
+      }
+    }
+  }
+  int64_t apart_base(int64_t t, int64_t first) const { return offset(t) - (t - first) * call->B; }
+
   // Before the first step of sequences [from, to): those that have no step keep their first state.
   void start(int64_t from, int64_t to) {
     first_row = from, last_row = to, before = 0, started = false;
@@ -286,16 +311,17 @@ template <class T> class Worker {
     if (rows <= 0) return;
     Settled<T>& tiles = settled[&phase - stage->phases];
     if (tiles.rows != rows) cut(phase, rows, tiles);
-    for (int64_t column = 0; column < tiles.columns; column += tiles.step) {
-      Extent e;
-      e.width = smaller(tiles.step, tiles.columns - column), e.columns = smaller(e.width, phase.width - column);
-      for (int64_t row = from; row < to; row += tiles.band) {
-        e.rows = smaller(tiles.band, to - row);
-        for (int g = 0; g < phase.group_count; g++) product(phase, phase.groups[g], e, row, column, packed);
-        operations(phase, e, row, column, row - from);
-      }
-    }
+    for (int64_t column = 0; column < tiles.columns; column += tiles.step)
+      for (int64_t row = from; row < to; row += tiles.band) tile(phase, tiles, row, to, column, packed);
     if (phase.sum_count) finish_sums(phase, from, rows);
+  }
+
+  void tile(const Phase& phase, const Settled<T>& tiles, int64_t row, int64_t to, int64_t column, const T* packed) {
+    Extent e;
+    e.width = smaller(tiles.step, tiles.columns - column), e.columns = smaller(e.width, phase.width - column);
+    e.rows = smaller(tiles.band, to - row);
+    for (int g = 0; g < phase.group_count; g++) product(phase, phase.groups[g], e, row, column, packed);
+    operations(phase, e, row, column);
   }
 
   static void cut(const Phase& phase, int64_t rows, Settled<T>& tiles) {
@@ -304,7 +330,7 @@ template <class T> class Worker {
     tiles.step = smaller(tiles.columns, larger(unit, tile_elements<T> / tiles.band / unit * unit));
   }
 
-  void operations(const Phase& phase, const Extent& e, int64_t row, int64_t column, int64_t sum_row) {
+  void operations(const Phase& phase, const Extent& e, int64_t row, int64_t column) {
     Settled<T>& seen = settled[&phase - stage->phases];
     int stay = seen.holds(e, row - first_row, column) ? 0 : 31;
     int sum = 0;
@@ -319,7 +345,7 @@ template <class T> class Worker {
         if (look & 16 && !reduces(n)) at.also = resolve(n.also, e, row, column, 0);
       }
       if (reduces(n)) {
-        reduce_tile<T>(n.code, e, column == 0, at.in[0], sum_memory + (sum++ * capacity + sum_row) * lanes<T>);
+        reduce_tile<T>(n.code, e, column == 0, at.in[0], sum_memory + (sum++ * capacity + row - first_row) * lanes<T>);
         continue;
       }
       operate<T>(n.code, e, at.to, at.also, at.in);
@@ -335,7 +361,7 @@ template <class T> class Worker {
       int64_t stride = 0, stride2 = 0;
       T *to = locate(n.to, from, stride), *also = n.also.place == kNone ? nullptr : locate(n.also, from, stride2);
       for (int64_t r = 0; r < rows; r++) {
-        T y = reduce_lanes<T>(n.code, sum_memory + (sum * capacity + r) * lanes<T>);
+        T y = reduce_lanes<T>(n.code, sum_memory + (sum * capacity + from - first_row + r) * lanes<T>);
         if (to) to[r * stride] = y;
         if (also) also[r * stride2] = y;
       }
@@ -432,12 +458,13 @@ template <class T> static void place_transient(const Procedure& program, Call& c
 template <class T> class Member {
  public:
   Member(const Procedure& of_program, const Call& of_call, int64_t chunk_steps, int thread, int of)
-      : program(of_program), call(of_call), steps(chunk_steps), thread(thread), of(of), from(share(of_call, thread, of)), to(share(of_call, thread + 1, of)) {}
+      : program(of_program), call(of_call), steps(chunk_steps), thread(thread), of(of),
+        apart(of > 1 && of_call.B >= kRowsApart * of), from(share(of_call, thread, of)), to(share(of_call, thread + 1, of)) {}
 
   int64_t prepare(char* memory) {
     Pieces<T> pieces{memory, 0};
     for (int s = 0; s < program.stage_count; s++) {
-      int64_t at_once = program.stages[s].loop ? to - from : parts(steps * call.B, of);
+      int64_t at_once = program.stages[s].loop ? to - from : apart ? steps * (to - from) : parts(steps * call.B, of);
       workers[s].prepare(program, program.stages[s], call, larger(1, at_once), pieces);
       if (memory) workers[s].begin();
     }
@@ -452,11 +479,17 @@ template <class T> class Member {
       int64_t first = (order > 0 ? c : chunks - 1 - c) * steps, last = smaller(first + steps, call.T);
       int64_t a = call.offset ? call.offset[first] : first * call.B, b = call.offset ? call.offset[last] : last * call.B;
       for (int s = 0; s < program.stage_count; s++) {
-        if (!program.stages[s].loop)
-          workers[s].over_rows(a + (b - a) * thread / of, a + (b - a) * (thread + 1) / of, a, packed);
+        Worker<T>& worker = workers[s];
+        if (program.stages[s].loop)
+          for (int64_t k = first; k < last; k++) {
+            int64_t t = order > 0 ? k : last - 1 - (k - first);
+            worker.step(t, apart ? worker.apart_base(t, first) : a, packed);
+          }
+        else if (apart)
+          worker.over_steps(first, last, from, to, packed);
         else
-          for (int64_t t = first; t < last; t++) workers[s].step(order > 0 ? t : last - 1 - (t - first), a, packed);
-        if (of > 1) Threads::barrier();
+          worker.over_rows(a + (b - a) * thread / of, a + (b - a) * (thread + 1) / of, a, packed);
+        if (of > 1 && !apart) Threads::barrier();
       }
     }
   }
@@ -466,6 +499,7 @@ template <class T> class Member {
   const Call& call;
   int64_t steps;
   int thread, of;
+  bool apart;        // every thread takes its own sequences through all stages, and none waits for another
   int64_t from, to;  // sequences
   Worker<T> workers[kMostStages];
 };
