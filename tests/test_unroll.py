@@ -200,6 +200,7 @@ def test_without_the_native_part_everything_runs_on_scan() -> None:
     env = {k: v for k, v in os.environ.items() if k != "RECURRA_STRICT"}
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env)
     assert out.stdout.split("\n")[:2] == ["('scan',) True", "True"]
+    assert out.stderr.count("no native part") == 1  # said once, for all layers
 
 
 BAD = [

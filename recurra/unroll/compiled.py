@@ -5,8 +5,10 @@ and device of every weight. Anything else, the numbers of the weights above all,
 """
 
 import atexit
+import warnings
 import weakref
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import torch
@@ -87,6 +89,8 @@ class Compiled:
             self._in_order = self._operands == tuple(range(len(self.names)))
         if self.device.type != "cpu":
             raise Unsupported(f"the weights are on {self.device}, and the native machine runs on the CPU")
+        if missing := native.available():
+            _say_once(missing)
         self.executor = native.prepare(plan, backward)
 
     def _gather(self, weights: Weights | None) -> list[Any]:
@@ -133,6 +137,16 @@ class Compiled:
                 self._layouts.clear()
             found = self._layouts[T, B, reverse] = Layout(T, B, None, reverse)
         return found
+
+
+@cache
+def _say_once(missing: str) -> None:
+    warnings.warn(
+        f"{missing}: Recurra's layers run on the plain loop, which is slow. "
+        "Installing Recurra where a C++ compiler is found builds the native machine.",
+        RuntimeWarning,
+        stacklevel=2,
+    )
 
 
 def _check(plan: Plan, sample: Sample) -> None:
