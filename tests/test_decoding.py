@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from recurra.errors import InputError
-from recurra.tasks.decoding import Decoder
+from recurra.tasks.decoding import Decoder, check_length
 
 P = torch.tensor([0.5, 0.25, 0.15, 0.1])
 
@@ -77,3 +77,9 @@ def test_settings_that_cannot_be_used(settings: dict[str, float]) -> None:
     name, value = next(iter(settings.items()))
     with pytest.raises(InputError, match=f"{name}={value}"):
         Decoder(**settings)  # type: ignore[arg-type]
+
+
+def test_a_negative_length_is_refused() -> None:
+    with pytest.raises(InputError, match=r"length=-5 cannot be written; give 0 or more\.$"):
+        check_length(-5)
+    check_length(0)

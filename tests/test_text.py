@@ -18,6 +18,7 @@ BAD = {
     "cut": ("né".encode()[:-1], r"is not UTF-8 text: byte 1 is 0xc3 \(unexpected end of data\)"),
     "binary": (b"abc\0def", r"is a binary file: byte 3 is 0x00"),
     "png": (b"\x89PNG\r\n\x1a\n", r"is not UTF-8 text: byte 0 is 0x89"),
+    "noise": (b"\xff\x9d\x01\xfe", r"is a binary file: byte 2 is 0x01; give a text file\.$"),
     "utf16": ("hello".encode("utf-16"), r"is UTF-16LE, as byte 0 says"),
     "utf16be": (b"\xfe\xff\0h", r"is UTF-16BE, as byte 0 says"),
     "overlong": (b"ok\xc0\x80", r"is not UTF-8 text: byte 2 is 0xc0"),

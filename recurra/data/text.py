@@ -17,6 +17,8 @@ from recurra.errors import DataError
 
 UNKNOWN = 0  # the reserved symbol: every character that the vocabulary does not know
 
+_NO_TEXT = frozenset(range(32)) - frozenset(b"\a\b\t\n\v\f\r\x1a\x1b")  # control bytes no encoding of text uses
+
 
 @dataclass(frozen=True)
 class Text:
@@ -77,14 +79,20 @@ def read_text(path: str | os.PathLike[str]) -> Text:
     try:
         content = raw.decode("utf-8")
     except UnicodeDecodeError as error:
+        if (place := next((n for n, byte in enumerate(raw) if byte in _NO_TEXT), None)) is not None:
+            raise DataError(_binary(path, raw, place)) from None
         raise DataError(
             f"{path} is not UTF-8 text: byte {error.start} is 0x{raw[error.start]:02x} ({error.reason}); convert it to "
             "UTF-8 (iconv -f LATIN1 -t UTF-8 for western European text)."
         ) from None
     if "\0" in content:
-        raise DataError(f"{path} is a binary file: byte {raw.index(0)} is 0x00; give a text file.")
+        raise DataError(_binary(path, raw, raw.index(0)))
     content = content.removeprefix("\ufeff")
     return Text(str(path), content)
+
+
+def _binary(path: Path, raw: bytes, place: int) -> str:
+    return f"{path} is a binary file: byte {place} is 0x{raw[place]:02x}; give a text file."
 
 
 class Vocabulary:

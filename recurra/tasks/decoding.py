@@ -8,6 +8,12 @@ from torch import Tensor
 from recurra.errors import InputError
 
 
+def check_length(length: int) -> None:
+    """InputError when so many characters cannot be written."""
+    if length < 0:
+        raise InputError(f"length={length} cannot be written; give 0 or more.")
+
+
 class Decoder:
     """Draws from softmax(scores / temperature), cut to the `top_k` likeliest and to the smallest set that holds
     `top_p`.

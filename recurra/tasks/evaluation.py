@@ -26,21 +26,36 @@ class Evaluation:
         return verdict(self.bits_per_character, self.baselines)
 
     def __str__(self) -> str:
-        lines = [f"{self.text}: {self.bits_per_character:.4f} bits per character over {self.characters:,} characters."]
+        over = _characters(self.characters)
+        lines = [f"{self.text}: {self.bits_per_character:.4f} bits per character over {over}."]
         if self.unknown:
             shown = " ".join(repr(c) for c in list(self.unknown)[:8]) + (" …" if len(self.unknown) > 8 else "")
+            count = sum(self.unknown.values())
+            are, were = ("is", "was") if count == 1 else ("are", "were")
             lines.append(
-                f"{sum(self.unknown.values())} characters ({shown}) are not in the model's vocabulary and were read as "
-                "the reserved unknown symbol."
+                f"{_characters(count)} ({shown}) {are} not in the model's vocabulary and {were} read as the reserved "
+                "unknown symbol."
             )
         return "\n".join([*lines, self.verdict, *([self.note] if self.note else [])])
 
 
 def verdict(bits: float, baselines: dict[str, float]) -> str:
-    """Who is ahead, the model or one of the baselines, with everyone's bits per character."""
+    """Who is ahead, the model or one of the baselines, with everyone's bits per character; equal figures are level."""
     if not baselines:
         return f"The model has {bits:.3f} bits per character; there is no baseline to compare it with."
-    (best, least), *rest = sorted([("the model", bits), *baselines.items()], key=lambda row: row[1])
-    others = ", ".join(f"{name} {value:.3f}" for name, value in rest)
-    name = best if best == "the model" else f"the {best}"
-    return f"{name[0].upper()}{name[1:]} is ahead with {least:.3f} bits per character; behind it {others}."
+    figures = {name: round(value, 3) + 0.0 for name, value in {"the model": bits, **baselines}.items()}  # no -0.000
+    least = min(figures.values())
+    *more, last = [_the(name) for name, value in figures.items() if value == least]
+    first = f"{', '.join(more)} and {last}" if more else last
+    others = ", ".join(f"{n} {v:.3f}" for n, v in sorted(figures.items(), key=lambda row: row[1]) if v > least)
+    behind = f"; behind {'them' if more else 'it'} {others}" if others else ""
+    ahead = "are level" if more else "is ahead"
+    return f"{first[0].upper()}{first[1:]} {ahead} with {least:.3f} bits per character{behind}."
+
+
+def _the(name: str) -> str:
+    return f"the {name.removeprefix('the ')}"
+
+
+def _characters(count: int) -> str:
+    return f"{count:,} character{'' if count == 1 else 's'}"

@@ -17,7 +17,7 @@ from recurra import files
 from recurra.data.demo import DEMO, demo_text
 from recurra.data.text import UNKNOWN, Text, Vocabulary, read_text
 from recurra.errors import DataError, FileError
-from recurra.tasks.decoding import Decoder
+from recurra.tasks.decoding import Decoder, check_length
 from recurra.tasks.evaluation import Evaluation, verdict
 from recurra.tasks.language import LanguageNetwork, Sizes, State, measure
 from recurra.tasks.model import Model
@@ -92,8 +92,9 @@ class LanguageModel(Model):
     ) -> Iterator[str]:
         """Characters that go on from the prompt, one after another as they are drawn; see `Decoder` for the settings.
 
-        An empty prompt begins after a line break. Characters of the prompt that the vocabulary does not know are read
-        as the reserved unknown symbol, with a warning that names them; that symbol is never written.
+        An empty prompt begins after a line break, with a character that is no blank. Characters of the prompt that the
+        vocabulary does not know are read as the reserved unknown symbol, with a warning that names them; that symbol is
+        never written.
         """
         return self._write(prompt, length, Decoder(temperature, top_k, top_p, seed))
 
@@ -101,17 +102,34 @@ class LanguageModel(Model):
         if unknown := self.vocabulary.unknown(prompt):
             names = " ".join(map(repr, unknown))
             warnings.warn(f"The prompt has {names}, which the model does not know: read as unknown.", stacklevel=3)
-        return self._stream(self.vocabulary.encode(prompt or "\n"), length, decoder)
+        check_length(length)
+        if prompt:
+            return self._stream(self.vocabulary.encode(prompt), length, decoder, [])
+        return self._stream(self.vocabulary.encode(self._before_a_text()), length, decoder, self._blanks())
+
+    def _before_a_text(self) -> str:
+        """What is read before an empty prompt: a line break, or in a text without any a character that it has."""
+        known = self.vocabulary.characters
+        return next((c for c in "\n " if c in known), known[:1] or "\n")
+
+    def _blanks(self) -> list[int]:
+        """The blanks of the vocabulary: a text that begins with indentation may at temperature 0 never leave it."""
+        found = [number for number, c in enumerate(self.vocabulary.characters, 1) if c.isspace()]
+        return found if len(found) < len(self.vocabulary.characters) else []
 
     @torch.no_grad()
-    def _stream(self, read: NDArray[np.int64], length: int, decoder: Decoder) -> Iterator[str]:
+    def _stream(
+        self, read: NDArray[np.int64], length: int, decoder: Decoder, never_first: list[int]
+    ) -> Iterator[str]:
         self.network.eval()
         state: State | None = None
         characters = torch.from_numpy(read)[:, None]
-        for _ in range(length):
+        for place in range(length):
             scores, state = self.network(characters, state)
             last = scores[-1, 0]
             last[UNKNOWN] = -torch.inf
+            if place == 0:
+                last[never_first] = -torch.inf
             drawn = decoder(last)
             characters = torch.tensor([[drawn]])
             yield self.vocabulary.decode([drawn])
