@@ -20,7 +20,9 @@ import torch
 import recurra
 from recurra import files
 from recurra.data.text import Text, Vocabulary
+from recurra.diagnostics.plots import plot_loss
 from recurra.errors import DataError, FileError, InputError, TrainingError
+from recurra.tasks.evaluation import Evaluation, verdict
 from recurra.tasks.language import LanguageNetwork, Sizes, measure
 from recurra.tasks.language_model import LanguageModel, baseline_models
 from recurra.training.metrics import TIMES, Row
@@ -222,6 +224,42 @@ def test_the_prompt_may_hold_unknown_characters_and_says_so(trained: Run) -> Non
     assert set(written) <= set("abcdefgh")
 
 
+@pytest.mark.parametrize("temperature", [0, 1])
+def test_without_a_prompt_it_begins_with_a_character_that_is_no_blank(text: Path, temperature: float) -> None:
+    network = LanguageNetwork(Sizes("gru", 1, 4, 3), 5)
+    with torch.no_grad():
+        network.output.weight.zero_()
+        network.output.bias.copy_(torch.tensor([9.0, 9.0, 9.0, -9.0, -8.0]))
+    model = LanguageModel(network, Sizes("gru", 1, 4, 3), Vocabulary("\n ab"))
+    assert model.generate("", 3, temperature, seed=1)[0] in "ab"
+    assert model.generate("a", 3, 0)[0].isspace()  # after a prompt it is free
+    blanks = LanguageModel(LanguageNetwork(Sizes("gru", 1, 4, 3), 3), Sizes("gru", 1, 4, 3), Vocabulary("\n "))
+    assert len(blanks.generate("", 3, temperature)) == 3
+    with pytest.raises(InputError, match="length=-5 cannot be written"):
+        model.stream("", -5)
+
+
+@pytest.mark.parametrize(
+    ("bits", "baselines", "line"),
+    [
+        (1.0, {"unigram": 3.0, "5-gram": 2.0}, "The model is ahead with 1.000 bits per character; behind it 5-gram "
+         "2.000, unigram 3.000."),
+        (2.5, {"5-gram": 2.0}, "The 5-gram is ahead with 2.000 bits per character; behind it the model 2.500."),
+        (0.0, {"unigram": -0.0}, "The model and the unigram are level with 0.000 bits per character."),
+        (1.0, {"unigram": 3.0, "3-gram": 1.0, "5-gram": 1.0001}, "The model, the 3-gram and the 5-gram are level with "
+         "1.000 bits per character; behind them unigram 3.000."),
+    ],
+)  # fmt: skip
+def test_who_is_ahead(bits: float, baselines: dict[str, float], line: str) -> None:
+    assert verdict(bits, baselines) == line
+
+
+def test_one_character_is_not_characters() -> None:
+    assert "over 1 character." in str(Evaluation(1.0, 1, "x", {"☃": 1}))
+    assert "1 character ('☃') is not in the model's vocabulary and was read" in str(Evaluation(1.0, 1, "x", {"☃": 1}))
+    assert "over 2,000 characters." in str(Evaluation(1.0, 2000, "x"))
+
+
 def test_baselines_of_a_part_of_a_long_text_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("recurra.tasks.language_model._BASELINE_CHARACTERS", 1000)
     models = baseline_models("ab" * 400 + "cd" * 500, Vocabulary("abcd"))
@@ -373,6 +411,58 @@ def test_a_finished_run_can_be_given_more_steps(text: Path, tmp_path: Path) -> N
     assert contents(run.path) == contents(tmp_path / "whole") and log(run.path) == log(tmp_path / "whole")
 
 
+def test_fewer_steps_than_were_done_are_refused_and_nothing_changes(text: Path, tmp_path: Path) -> None:
+    run = recurra.train(text, out=tmp_path / "run", **TINY)
+    before = (run.path / "config.toml").read_bytes()
+    with pytest.raises(InputError, match=r"steps=10 is behind step 12, which .*run has reached; give more than 12\.$"):
+        recurra.resume(run.path, steps=10)
+    assert (run.path / "config.toml").read_bytes() == before
+
+
+def test_a_run_that_ends_where_it_was_stopped_still_says_how_good_it_is(text: Path, tmp_path: Path) -> None:
+    stop = Recorder(2, lambda run: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt, match="bits per character"):
+        recurra.train(text, out=tmp_path / "run", observer=stop, **TINY)
+    run = recurra.resume(tmp_path / "run", steps=2)
+    assert run.stopped == "steps" and "bits per character" in run.verdict
+    assert all(row.loss > 0 for row in run.history)  # step 2 has a row of its own already
+
+
+def test_before_the_first_step_there_is_nothing_to_measure(text: Path, tmp_path: Path) -> None:
+    class Impatient(Recorder):
+        def on_start(self, run: Run) -> None:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt, match=r"^Interrupted before the first step; nothing was saved\. `recurra r"):
+        recurra.train(text, out=tmp_path / "run", observer=Impatient(), **TINY)
+    seen = Recorder()
+    assert recurra.resume(tmp_path / "run", time_limit=1e-9, observer=seen).history == []
+    assert seen.events == ["start", "end time limit"]
+    assert recurra.resume(tmp_path / "run", time_limit=1000).step == 12
+
+
+def test_ctrl_c_after_the_last_step_says_how_to_go_on(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("recurra.training.start.plot_loss", interrupt)
+        with pytest.raises(KeyboardInterrupt, match=r"Interrupted at step 12 of 12; `recurra resume .*run` goes on"):
+            recurra.train(text, out=tmp_path / "run", **TINY)
+    assert recurra.resume(tmp_path / "run").plot is not None
+
+
+def test_the_plot_shows_every_line_it_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawing = pytest.importorskip("matplotlib.figure")
+    limits: list[tuple[float, float]] = []
+    monkeypatch.setattr(drawing.Figure, "savefig", lambda figure, *_, **__: limits.append(figure.axes[0].get_ylim()))
+    rows = [Row(step, 0, 0.1, 2.0, 3.0, 1.0, 0.0, 2.8, 1.0, 1.0) for step in (1, 2)]
+    plot_loss(tmp_path / "loss.png", rows, {"unigram": 4.5, "5-gram": 1.5})
+    assert limits[0][0] < 1.5 and limits[0][1] > 4.5
+
+
 # ---------------------------------------------------------------------------------------------------- what goes wrong
 
 
@@ -470,6 +560,11 @@ def test_an_out_folder_that_is_taken(text: Path, tmp_path: Path) -> None:
         recurra.train(text, out=run.path, **TINY)
     with pytest.raises(FileError, match="exists and is not empty"):
         recurra.train(text, out=tmp_path, **TINY)
+
+
+def test_an_out_that_is_a_file(text: Path) -> None:
+    with pytest.raises(FileError, match=r"text\.txt is a file; choose another out\.$"):
+        recurra.train(text, out=text, **TINY)
 
 
 def test_the_default_out_folder(text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

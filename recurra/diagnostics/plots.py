@@ -35,8 +35,10 @@ def plot_loss(path: Path, rows: Sequence[Point], baselines: Mapping[str, float])
     axes.plot(*zip(*validated, strict=True), color="tab:blue", marker="o", markersize=3, label="validation")
     for (name, level), line in zip(baselines.items(), (":", "-.", "--", (0, (1, 3))), strict=False):
         axes.axhline(level, color="tab:gray", linestyle=line, linewidth=1, label=f"{name} {level:.2f}")
-    lowest = min([r.bits_per_character for r in rows] + [bits for _, bits in validated])
-    axes.set_ylim(lowest - 0.1, max(r.bits_per_character for r in rows[len(rows) // 50 :]) + 0.1)
+    lowest = min(r.bits_per_character for r in rows)
+    highest = max(r.bits_per_character for r in rows[len(rows) // 50 :])  # the first steps would flatten all others
+    shown = [lowest, highest, *(bits for _, bits in validated), *baselines.values()]
+    axes.set_ylim(min(shown) - 0.1, max(shown) + 0.1)
     axes.set_xlabel("step")
     axes.set_ylabel("bits per character")
     axes.legend(frameon=False)

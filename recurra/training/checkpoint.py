@@ -59,6 +59,11 @@ def write_checkpoint(
     files.write_folder(folder / LAST, record, contents)
 
 
+def read_position(folder: Path) -> Position:
+    """Where the training of a run folder is."""
+    return files.typed(files.read_folder(folder / LAST), Position, "training.json")
+
+
 def read_checkpoint(
     folder: Path, network: nn.Module, optimiser: torch.optim.Optimizer, settings: Settings
 ) -> tuple[Position, tuple[Tensor, ...] | None]:

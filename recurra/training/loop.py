@@ -6,6 +6,7 @@ the same weights and the same log, bit for bit, as one that never was; times exc
 """
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -71,7 +72,7 @@ class Trainer:
                 self.run.stopped = self._steps(interrupt)
                 if self.saved != self.position.step:
                     self._save()
-                if self.run.stopped in ("time limit", "interrupt"):
+                if self.run.stopped in ("time limit", "interrupt") or self.run.best is None:
                     self._validate_aside()
         except OSError as error:
             raise FileError(
@@ -197,9 +198,13 @@ class Trainer:
 
         `last/` is saved already and knows nothing of it, so that a resumed run has the log of one that went through.
         """
-        if self.position.gathered == 0 and self.metrics.rows and self.metrics.rows[-1].validation is not None:
+        rows = self.metrics.rows
+        if self.position.step == 0 or (self.position.gathered == 0 and rows and rows[-1].validation is not None):
             return
+        gathered = self.position.gathered
         bits, row = self._measure()
+        if not gathered:  # these steps have a row already: their figures hold for this one too
+            row = replace(rows[-1], validation=bits)
         if self.run.best is None or bits < self.run.best.bits_per_character:
             self.run.best = Best(self.position.step, bits)
             self._save_best(bits)

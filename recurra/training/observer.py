@@ -1,6 +1,7 @@
 """Who watches a run. The command line draws a progress bar with it; a plain line a validation is the default."""
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -45,10 +46,11 @@ class Observer:
 
 
 class PlainProgress(Observer):
-    """One line a validation, on stderr."""
+    """One line a validation, on stderr. `spell` rewrites each line, as the command line does with commands."""
 
-    def __init__(self) -> None:
+    def __init__(self, spell: Callable[[str], str] = str) -> None:
         self._last: Step | None = None
+        self._spell = spell
 
     def on_step(self, run: "Run", step: Step) -> None:
         self._last = step
@@ -61,7 +63,8 @@ class PlainProgress(Observer):
         )
 
     def on_end(self, run: "Run") -> None:
-        self._say(run.summary)
+        if run.stopped != "interrupt":  # that is an exception, whose message is the summary
+            self._say(run.summary)
 
     def _say(self, line: str) -> None:
-        print(line, file=sys.stderr, flush=True)  # noqa: T201
+        print(self._spell(line), file=sys.stderr, flush=True)  # noqa: T201

@@ -52,6 +52,8 @@ class Run:
     @property
     def summary(self) -> str:
         """Why and where it ended, who is ahead, and where everything is."""
+        if self.stopped == "interrupt" and self.step == 0:
+            return f"Interrupted before the first step; nothing was saved. `recurra resume {self.path}` begins again."
         more = f"; `recurra resume {self.path}` goes on" if self.stopped in ("time limit", "interrupt") else ""
         return f"{self._ending()}{more}. {self.verdict} Run folder: {self.path}"
 

@@ -23,7 +23,7 @@ from recurra.tasks.language import Sizes
 from recurra.tasks.language_model import LanguageModel, as_text
 from recurra.tasks.language_task import LanguageTask
 from recurra.tasks.model import find
-from recurra.training.checkpoint import LAST
+from recurra.training.checkpoint import LAST, read_position
 from recurra.training.config import CONFIG, Config, Data, read_config, write_config
 from recurra.training.loop import Trainer
 from recurra.training.observer import Observer, PlainProgress
@@ -75,6 +75,8 @@ def resume(path: str | os.PathLike[str], observer: Observer | None = None, **cha
     folder = Path(path)
     config = read_config(folder)
     full = _changed(config.settings, changes)
+    if "steps" in changes and files.is_folder(folder / LAST):
+        _not_behind(folder, full)
     text = _text_again(folder, config)
     with _environment(full):
         language = _task(text, full)
@@ -86,19 +88,22 @@ def resume(path: str | os.PathLike[str], observer: Observer | None = None, **cha
 
 def _run(trainer: Trainer, fresh: bool) -> Run:
     run = trainer.run
-    run.baselines = trainer.task.measure_baselines()
     try:
+        if not fresh:
+            trainer.restore()
+        run.baselines = trainer.task.measure_baselines()
         if fresh:
             trainer.begin()
-        else:
-            trainer.restore()
         trainer.train()
         run.plot = plot_loss(run.path / "loss.png", run.history, run.baselines)
+        run.model = LanguageModel.from_folder(files.read_folder(find(run.path)))
     except OSError as error:
         raise FileError(
             f"Writing to {run.path} failed: {files.reason(error)}. Make room, then `recurra resume {run.path}`."
         ) from error
-    run.model = LanguageModel.from_folder(files.read_folder(find(run.path)))
+    except KeyboardInterrupt:  # the second Ctrl-C, or one outside the steps
+        run.stopped, run.step = "interrupt", trainer.saved
+        raise KeyboardInterrupt(run.summary) from None
     trainer.observer.on_end(run)
     if run.stopped == "interrupt":
         raise KeyboardInterrupt(run.summary)
@@ -136,6 +141,8 @@ def _new_folder(out: str | os.PathLike[str] | None, name: str) -> Path:
         raise FileError(
             f"{folder} already holds a run; `recurra resume {folder}` goes on with it, or choose another out."
         )
+    if folder.is_file():
+        raise FileError(f"{folder} is a file; choose another out.")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise FileError(f"{folder} exists and is not empty; choose another out.")
     try:
@@ -177,6 +184,14 @@ def _changed(full: Settings, changes: dict[str, Any]) -> Settings:
                 f"resume() takes {', '.join(CHANGEABLE)}."
             )
     return msgspec.structs.replace(full, **{name: value for name, value in changes.items() if value is not None})
+
+
+def _not_behind(folder: Path, full: Settings) -> None:
+    done = read_position(folder).step
+    if full.steps is not None and full.steps < done:
+        raise InputError(
+            f"steps={full.steps} is behind step {done}, which {folder} has reached; give more than {done}."
+        )
 
 
 def _version() -> str:
