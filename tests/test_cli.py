@@ -22,7 +22,10 @@ from recurra import cli
 from recurra.cli import FAILED, INTERRUPTED, WRONG_INPUT, app, run
 from recurra.cli.chart import chart
 from recurra.cli.output import write
-from recurra.cli.progress import Bar
+from recurra.cli.progress import Bar, figures
+from recurra.cli.typed import command as program
+from recurra.cli.typed import typeable
+from recurra.training.observer import Step
 from recurra.training.settings import describe
 
 ROOT = Path(__file__).parent.parent
@@ -112,6 +115,44 @@ def test_interrupt_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     monkeypatch.setattr(cli, "app", interrupt)
     assert run(["cells"]) == INTERRUPTED
     assert capsys.readouterr().err == "recurra: stopped\n"
+
+
+@pytest.mark.parametrize("command", [["train", "x.txt"], ["resume", "run"], ["demo"]])
+def test_an_interrupt_before_the_first_step_says_that_nothing_was_saved(
+    command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(package, "train", interrupt)
+    monkeypatch.setattr(package, "resume", interrupt)
+    assert run(command) == INTERRUPTED
+    said = capsys.readouterr().err
+    assert said == "recurra: Interrupted before the first step; nothing was saved.\n"
+
+
+@pytest.mark.parametrize(
+    ("called", "on_path", "expected"),
+    [
+        (".venv/bin/recurra", None, ".venv/bin/recurra"),
+        (".venv/bin/recurra", ".venv/bin/recurra", "recurra"),
+        (".venv/bin/recurra", "other/recurra", ".venv/bin/recurra"),
+        ("my tools/recurra", None, "'my tools/recurra'"),
+        ("pytest", None, "recurra"),
+    ],
+)
+def test_commands_are_printed_as_they_can_be_typed(
+    called: str, on_path: str | None, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for file in filter(None, (called, on_path)):
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).touch(0o755)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [str(tmp_path / called), "demo"])
+    monkeypatch.setenv("PATH", str((tmp_path / (on_path or "nowhere/recurra")).parent))
+    assert typeable("`recurra resume runs/x` goes on") == f"`{expected} resume runs/x` goes on"
+    monkeypatch.setattr(sys, "argv", [str(Path(cli.__file__).parent.parent / "__main__.py")])
+    assert program().endswith(" -m recurra")
 
 
 def test_a_closed_pipe_is_no_error() -> None:
@@ -225,8 +266,41 @@ def test_ctrl_c_saves_and_says_how_to_go_on(
         out, err = child.communicate(timeout=60)
     assert child.returncode == INTERRUPTED
     assert "Traceback" not in err
-    assert json.loads(out.splitlines()[-1])["stopped"] == "interrupt"
+    end = json.loads(out.splitlines()[-1])
+    assert end["stopped"] == "interrupt"
+    assert f"Interrupted at step {end['step']} of 1000000; `" in err and f"resume {tmp_path / 'run'}` goes on" in err
+    assert err.count("\n") == 1
     assert (tmp_path / "run/last/model.json").is_file()
+
+
+def test_ctrl_c_while_python_loads_says_that_nothing_was_saved(trained: Trained, tmp_path: Path) -> None:
+    code = """
+import builtins, signal, sys
+from recurra import cli
+plain = builtins.__import__
+def load(name, *rest):
+    if name == "torch": signal.raise_signal(signal.SIGINT)
+    return plain(name, *rest)
+builtins.__import__ = load
+cli.main(sys.argv[1:])
+"""
+    command = [sys.executable, "-c", code, "train", str(trained[0]), "--out", str(tmp_path / "run")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=60)
+    assert done.returncode == INTERRUPTED
+    assert done.stderr == "recurra: Interrupted before the first step; nothing was saved.\n"
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_bar_shows_a_loss_and_bits_that_agree() -> None:
+    step = Step(5, 10, 0, 9.0, 2.0, 1.0, 0.1, 1000.0, 1.0, 1.0)  # the batch's own loss is far from the smoothed one
+    assert figures(step).startswith("step 5  loss 1.386  2.000 bits/char")
+
+
+def test_a_command_in_the_bars_last_lines_is_not_broken(trained: Trained, tmp_path: Path) -> None:
+    screen = io.StringIO()
+    with Bar(Console(file=screen, force_terminal=True, width=40, color_system=None)) as bar:
+        made = package.train(trained[0], out=tmp_path / "run", observer=bar, hidden=8, steps=4, time_limit=1e-9)
+    assert f"`recurra resume {made.path}` goes on" in screen.getvalue()
 
 
 def test_cells_are_listed_and_each_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
@@ -239,6 +313,14 @@ def test_cells_are_listed_and_each_is_shown(capsys: pytest.CaptureFixture[str]) 
         assert facts["equation"].startswith(listed[name])
         assert f"program {name}" in facts["program"] and facts["operations"]
         assert facts["parameters"] == sum(math.prod(shape) for shape in facts["parameter_shapes"].values())
+
+
+def test_the_name_of_a_cell_may_be_in_any_case(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = []
+    for name in ("LSTMProjected", "lstmprojected"):
+        assert run(["cells", name]) == 0
+        shown.append(capsys.readouterr().out)
+    assert shown[0] == shown[1]
 
 
 def test_a_cell_is_shown_with_its_equation_program_and_operations(capsys: pytest.CaptureFixture[str]) -> None:
@@ -275,6 +357,7 @@ def test_the_demo_ends_with_text_a_plot_who_is_ahead_and_the_folder(
     picture = tmp_path / "run/loss.png"
     assert picture.read_bytes().startswith(b"\x89PNG") and f"The same as a picture: {picture}\n" in shown
     assert f"Everything about the run: {tmp_path / 'run'}\n" in shown
+    assert f'\n  recurra generate {tmp_path / "run"} --prompt "The "\n' in shown
     assert "The 5-gram is ahead" in shown and "unigram" in shown and "3-gram" in shown
     assert "┤" in shown
     text = shown.partition("'The ':\n\n")[2].partition("\n\nBits per character")[0]

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from cyclopts import CycloptsError
 
 from recurra.cli.app import app
+from recurra.cli.typed import typeable
 from recurra.errors import RecurraError
 
 WRONG_INPUT = 2  # the person can mend it: the message says how
@@ -27,11 +28,10 @@ def run(arguments: Sequence[str]) -> int:
         app(arguments)
         sys.stdout.flush()
     except (RecurraError, CycloptsError) as error:
-        say(one_line(error))
+        say(typeable(one_line(error)))
         return WRONG_INPUT
     except KeyboardInterrupt as error:
-        if not error.args:  # a run that was interrupted has said so, and how to go on
-            say("stopped")
+        say(typeable(str(error) or "stopped"))
         return INTERRUPTED
     except BrokenPipeError:  # the reader of a pipe (`| head`) has left: nothing more to say, and nowhere to say it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

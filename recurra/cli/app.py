@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import App, Parameter
 
 from recurra.cli.flags import Json, given, with_settings
+from recurra.cli.typed import beginning
 
 
 def version() -> str:
@@ -24,6 +25,7 @@ app = App(
     result_action="return_value",
     exit_on_error=False,
     print_error=False,
+    suppress_keyboard_interrupt=False,  # `recurra.cli.run` says what was interrupted
     version=version,
 )
 
@@ -42,10 +44,11 @@ def train(
     **settings: Any,
 ) -> None:
     """Train a model on a file and keep everything about the run in one folder."""
-    import recurra
-    from recurra.cli.progress import watch
+    with beginning():
+        import recurra
+        from recurra.cli.progress import watch
 
-    with watch(json) as observer:
+    with beginning(), watch(json) as observer:
         run = recurra.train(data, task=task, out=out, observer=observer, **given(settings))
     if not json:
         print(run.path)
@@ -62,11 +65,12 @@ def resume(
     json: Json = False,
 ) -> None:
     """Go on with a run that was stopped or killed; the result is the same as if it had not been."""
-    import recurra
-    from recurra.cli.progress import watch
+    with beginning():
+        import recurra
+        from recurra.cli.progress import watch
 
-    with watch(json) as observer:
-        changes = given({"time_limit": time_limit, "steps": steps, "patience": patience})
+    changes = given({"time_limit": time_limit, "steps": steps, "patience": patience})
+    with beginning(), watch(json) as observer:
         run = recurra.resume(model, observer=observer, **changes)
     if not json:
         print(run.path)
@@ -139,6 +143,7 @@ def demo(
     json: Json = False,
 ) -> None:
     """Train on the Python language reference for about a minute, let the model write, and draw its loss."""
-    from recurra.cli.demo import demonstrate
+    with beginning():
+        from recurra.cli.demo import demonstrate
 
     demonstrate(out, seconds, json)

@@ -38,14 +38,15 @@ def show_one(name: str, input_size: int, hidden_size: int, as_json: bool) -> Non
 
 def make(name: str, input_size: int, hidden_size: int) -> Cell:
     """The cell of that name. What else it must be given (proj_size, output_size) is half the hidden size."""
-    if name not in cells.__all__:
-        near = difflib.get_close_matches(name, cells.__all__, 1)
-        hint = f"did you mean {near[0]}?" if near else "there are " + ", ".join(cells.__all__) + "."
+    known = {each.lower(): each for each in cells.__all__}
+    if name.lower() not in known:
+        near = difflib.get_close_matches(name.lower(), known, 1)
+        hint = f"did you mean {known[near[0]]}?" if near else "there are " + ", ".join(cells.__all__) + "."
         raise InputError(f"There is no cell {name}; {hint}")
     for flag, size in (("--input-size", input_size), ("--hidden-size", hidden_size)):
         if size < 1:
             raise InputError(f"{flag} is {size}; give 1 or more.")
-    kind = getattr(cells, name)
+    kind = getattr(cells, known[name.lower()])
     more = {
         p.name: max(1, hidden_size // 2)
         for p in list(inspect.signature(kind).parameters.values())[2:]

@@ -1,11 +1,13 @@
 """`recurra demo`: everything once, from text to a model that writes, in about a minute."""
 
+import shlex
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from recurra.cli.chart import chart
 from recurra.cli.output import show, write
 from recurra.cli.progress import watch
+from recurra.cli.typed import beginning, command
 
 if TYPE_CHECKING:
     from recurra.training.run import Run
@@ -16,11 +18,12 @@ LENGTH = 400
 
 def demonstrate(out: str | None, seconds: float, as_json: bool) -> None:
     """Trains on the demonstration text, lets the model write, and says what was reached and where it is."""
-    import recurra
+    with beginning():
+        import recurra
 
     if not as_json:
         print("Training a character model on the Python language reference, which every CPython has.\n", flush=True)
-    with watch(as_json) as observer:
+    with beginning(), watch(as_json) as observer:
         run = recurra.train("demo", out=out, observer=observer, time_limit=seconds)
     if as_json:
         show({"event": "generate", "prompt": PROMPT, "text": "".join(written(run))}, as_json)
@@ -38,6 +41,7 @@ def written(run: "Run") -> Iterator[str]:
 def ending(run: "Run") -> str:
     """The loss in the terminal and as a picture, who is ahead, and what to do next."""
     rows = run.history
+    program, folder = command(), shlex.quote(str(run.path))
     picture = run.plot or "none was drawn (pip install 'recurra[plot]')"
     return f"""Bits per character by step:
 {chart([row.step for row in rows], [row.bits_per_character for row in rows])}
@@ -47,6 +51,6 @@ def ending(run: "Run") -> str:
 The same as a picture: {picture}
 Everything about the run: {run.path}
 
-  recurra generate {run.path} --prompt "{PROMPT}" --length 1000
-  recurra eval {run.path} demo
-  recurra train YOUR_TEXT.txt"""
+  {program} generate {folder} --prompt "{PROMPT}"
+  {program} eval {folder} demo
+  {program} train YOUR_TEXT.txt"""

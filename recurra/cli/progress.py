@@ -1,6 +1,7 @@
 """How a run is watched: a bar with numbers and samples in a terminal, plain lines elsewhere, JSON lines on request."""
 
 import json
+import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn
 
+from recurra.cli.typed import typeable
 from recurra.training.observer import Observer, PlainProgress, Step
 
 if TYPE_CHECKING:
@@ -24,7 +26,7 @@ def watch(as_json: bool) -> Iterator[Observer]:
     if as_json:
         yield JsonLines()
     elif not sys.stderr.isatty():
-        yield PlainProgress()
+        yield PlainProgress(typeable)
     else:
         with Bar() as bar:
             yield bar
@@ -63,10 +65,11 @@ class Bar(Observer):
 
     def on_end(self, run: "Run") -> None:
         self._progress.stop()
-        self._print(escape(run.summary))
+        if run.stopped != "interrupt":  # that is an exception, whose message is the summary
+            self._print(escape(typeable(run.summary)))
 
     def _print(self, text: str) -> None:
-        self._console.print(text, highlight=False)
+        self._console.print(text, highlight=False, soft_wrap=True)  # a command in it stays in one piece
 
 
 class JsonLines(Observer):
@@ -106,9 +109,9 @@ def described(run: "Run") -> str:
 
 
 def figures(step: Step) -> str:
-    """The numbers beside the bar."""
+    """The numbers beside the bar; the loss is smoothed as bits per character are, so that the two agree."""
     minutes, seconds = divmod(round(step.seconds_left), 60)
     return (
-        f"step {step.step}  loss {step.loss:.3f}  {step.bits_per_character:.3f} bits/char  "
+        f"step {step.step}  loss {step.bits_per_character * math.log(2):.3f}  {step.bits_per_character:.3f} bits/char  "
         f"{step.characters_per_second:,.0f} chars/s  {minutes}:{seconds:02} left"
     )
