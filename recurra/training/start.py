@@ -60,8 +60,8 @@ def train(
     with _environment(full):
         language = _task(text, full)
         folder = _new_folder(out, text.name)
-        write_config(folder, Config(task, _version(), str(torch.__version__), _record(folder, data, text), full))
         trainer = Trainer(folder, language, full, observer or _default_observer())
+        write_config(folder, Config(task, _version(), str(torch.__version__), _record(folder, data, text), full))
         return _run(trainer, fresh=True)
 
 
