@@ -2,8 +2,10 @@
 
 import copy
 import dataclasses
+import random
 from collections.abc import Callable
 
+import numpy
 import pytest
 import torch
 from torch import Tensor, nn
@@ -290,3 +292,75 @@ def test_a_tied_weight_is_replaced_under_either_name(name: str) -> None:
 def test_weights_that_the_cell_has_not_are_refused() -> None:
     with pytest.raises(recurra.InputError, match=r"weights has 'q', but Tied has no parameter or buffer of that name"):
         unroll(Tied(), torch.randn(3, 2, 3, dtype=torch.double), weights={"q": torch.zeros(1)})
+
+
+GAIN, TABLE = 1.0, {"a": 1.0}
+
+
+def gained(z: Tensor) -> Tensor:
+    return z * GAIN * TABLE["a"]
+
+
+def cell_reading_outside(factor: list[float]) -> Cell:
+    class Reading(Cell):
+        def step(self, x: Tensor, h: Tensor) -> Tensor:
+            return gained(x + h) * factor[0]
+
+    return Reading(3, 3)
+
+
+@pytest.mark.parametrize("what", ["global", "entry", "closure"])
+@pytest.mark.usefixtures("strict")
+def test_a_value_outside_the_cell_is_seen(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    factor = [1.0]
+    cell, x = cell_reading_outside(factor), torch.randn(3, 2, 3)
+    torch.testing.assert_close(unroll(cell, x)[0], scan(cell, x)[0])
+    if what == "global":
+        monkeypatch.setitem(globals(), "GAIN", 2.0)
+    elif what == "entry":
+        monkeypatch.setitem(TABLE, "a", 2.0)
+    else:
+        factor[0] = 2.0
+    torch.testing.assert_close(unroll(cell, x)[0], scan(cell, x)[0])
+
+
+class AsksForGradients(Cell):
+    def step(self, x: Tensor, h: Tensor) -> Tensor:
+        return x + h if torch.is_grad_enabled() else x - h
+
+
+class DrawsInPython(Cell):
+    def step(self, x: Tensor, h: Tensor) -> Tensor:
+        return x + h * random.random()
+
+
+class DrawsInNumpy(Cell):
+    def step(self, x: Tensor, h: Tensor) -> Tensor:
+        return x + h * float(numpy.random.rand())  # noqa: NPY002 (what users write)
+
+
+class ReturnsTruth(Cell):
+    def step(self, x: Tensor, h: Tensor) -> Tensor:
+        return (x + h) > 0
+
+
+class WritesItsState(Cell):
+    def step(self, x: Tensor, h: Tensor) -> Tensor:
+        return x + h.mul_(0.5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "line"),
+    [
+        (AsksForGradients, "is_grad_enabled() else"),
+        (DrawsInPython, "random.random()"),
+        (DrawsInNumpy, "numpy.random.rand()"),
+        (ReturnsTruth, "def step"),
+        (WritesItsState, "def step"),
+    ],
+)
+def test_what_no_trace_can_see_runs_on_scan(kind: type[Cell], line: str) -> None:
+    cell = kind(3, 3)
+    told = explain(cell, torch.randn(2, 2, 3))
+    assert told.executors == ("scan",)
+    assert "test_stale.py" in told.visits[0].line and line in told.visits[0].line

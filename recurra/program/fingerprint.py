@@ -1,11 +1,17 @@
-"""Everything a step may depend on apart from arguments and weights: the Python attributes of a cell, as they were."""
+"""Everything a step may depend on apart from arguments and weights, as it was.
+
+These are the Python attributes of a cell, and the globals and closed-over variables that its functions read.
+"""
 
 from collections.abc import Mapping
+from types import FunctionType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as _module
+
+from recurra.program.surroundings import closed_values, functions, global_values
 
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.device, torch.Size, type)
 _SYSTEM = frozenset(nn.Module().__dict__) - {"training"}
@@ -47,8 +53,10 @@ class Fingerprint:
     __slots__ = (
         "_attributes",
         "_children",
+        "_closed",
         "_contents",
         "_flat",
+        "_globals",
         "_hooked",
         "_hooks",
         "_missing",
@@ -60,7 +68,7 @@ class Fingerprint:
         """loose: of the attributes only `training` counts, for a cell that changes itself at every step."""
         modules = list(cell.modules())
         self._modes = [(m, m.training) for m in modules] if loose else None
-        classes = dict.fromkeys(c for m in modules for c in type(m).__mro__ if not _is_library(c))
+        classes = dict.fromkeys(c for m in modules for c in type(m).__mro__ if not is_library(c))
         self._attributes = [
             (d, tuple(d.values())) for d in [*[m.__dict__ for m in modules], *[c.__dict__ for c in classes]]
         ]
@@ -68,7 +76,12 @@ class Fingerprint:
         # parameters and buffers may be added, or removed, which whoever reads them by name will notice
         self._tensors = [(d, len(d)) for m in modules for d in (m._parameters, m._buffers)]
         self._missing = [(d, k) for d, _ in self._tensors for k, v in d.items() if v is None]
-        changing = [v for m in modules for k, v in m.__dict__.items() if k not in _SYSTEM and not isinstance(v, _PLAIN)]
+        read = functions(classes)
+        self._globals = [place for f in read for place in global_values(f)]
+        self._closed = [place for f in read for place in closed_values(f)]
+        outside = [v for _, _, v in self._globals] + [v for _, v in self._closed]
+        inside = [v for m in modules for k, v in m.__dict__.items() if k not in _SYSTEM]
+        changing = [v for v in [*inside, *outside] if not isinstance(v, (*_PLAIN, FunctionType))]
         self._flat = [(v, v.copy()) for v in changing if _is_flat(v)]
         self._contents = [(v, frozen(v)) for v in changing if not _is_flat(v)]
         # hooks of the cell itself do not run: the step is called, not the cell
@@ -90,6 +103,12 @@ class Fingerprint:
                     return False
         except (RuntimeError, TypeError, ValueError):  # what cannot be compared is another object
             return False
+        for namespace, name, value in self._globals:
+            if namespace.get(name) is not value:
+                return False
+        for cell, value in self._closed:
+            if cell.cell_contents is not value:
+                return False
         for value, copy in self._flat:
             if value != copy:
                 return False
@@ -112,7 +131,7 @@ class Fingerprint:
         return self._hooked
 
 
-def _is_library(c: type) -> bool:
+def is_library(c: type) -> bool:
     """Classes that nobody changes while a program runs."""
     return c is object or c.__module__.partition(".")[0] == "torch" or c.__module__ == "recurra.cell.base"
 

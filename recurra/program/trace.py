@@ -19,9 +19,10 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from recurra.cell import Cell, split
 from recurra.errors import CellError
-from recurra.program.fingerprint import Fingerprint
+from recurra.program.fingerprint import Fingerprint, is_library
 from recurra.program.plan import Step
 from recurra.program.recorder import LIBRARIES, BrokenContract, Changing, Recorder, Untraceable, line_of, place
+from recurra.program.surroundings import functions, hidden_input
 from recurra.program.text import step_text
 from recurra.program.values import Value
 
@@ -47,6 +48,7 @@ def trace(cell: Cell, weights: Mapping[str, Tensor]) -> tuple[Step, Sample]:
     weights: every parameter and buffer by name (those that stand in for the cell's own included). Raises Untraceable
     for a step that cannot be a program. Call it inside `outside_transforms`.
     """
+    _refuse_hidden_inputs(cell)
     taken = {n for t in weights.values() for n in t.shape} | {cell.input_size, *cell.state_sizes.values()}
     first, second = [b for b in _PRIMES if b not in taken][:2]
     trial, standing = _copy(cell, weights)
@@ -54,7 +56,7 @@ def trace(cell: Cell, weights: Mapping[str, Tensor]) -> tuple[Step, Sample]:
     step, sample = _record(trial, standing, first)
     again, _ = _record(trial, standing, second)
     if not before.holds():
-        raise Changing("the step changes an attribute of the cell", definition(cell))
+        raise Changing("the step changes an attribute of the cell, or a variable outside it", definition(cell))
     if step_text(step) != step_text(again):
         raise Untraceable(
             f"{type(cell).__name__}.step does not give the same program twice: it depends on the batch size, "
@@ -62,6 +64,14 @@ def trace(cell: Cell, weights: Mapping[str, Tensor]) -> tuple[Step, Sample]:
             definition(cell),
         )
     return step, sample
+
+
+def _refuse_hidden_inputs(cell: Cell) -> None:
+    classes = dict.fromkeys(c for m in cell.modules() for c in type(m).__mro__ if not is_library(c))
+    for f in functions(classes):
+        if f.__name__ != "initial" and (found := hidden_input(f)) is not None:
+            what, file, line = found
+            raise Untraceable(f"the step {what}", place(file, line))
 
 
 def rows_of(weights: Mapping[str, Tensor]) -> tuple[torch.dtype, torch.device]:
@@ -87,6 +97,9 @@ def _record(cell: Cell, weights: Mapping[str, Tensor], batch: int) -> tuple[Step
     for t, v in zip(states, leaves.values(), strict=True):
         recorder.bind(t, v)
     out = _run(cell, weights, recorder, (x, *states))
+    for t in out:
+        if t.dtype != dtype:
+            raise Untraceable(f"the step returns {t.dtype}, and its rows are {dtype}", definition(cell))
     values = [recorder.value(t) for t in out]
     for v in values:
         if v.op == "poison":
@@ -103,14 +116,26 @@ def _run(cell: Cell, weights: Mapping[str, Tensor], recorder: "Recorder", rows: 
     watch = _Watch(cell, recorder)
     before = sys.getprofile()
     watching = before is None or callable(before)  # cProfile could not be put back: then variables give no names
+    returned = False
+
+    def step(*rows: Tensor) -> Any:
+        nonlocal returned
+        out = cell.step(*rows)
+        returned = True
+        return out
+
     with torch.inference_mode(False), torch.enable_grad():
         recorder.names.update({id(t): name for name, t in reversed([*weights.items()])})
         try:
             if watching:
                 sys.setprofile(watch)
             with recorder:
-                out = torch.func.functionalize(cell.step)(*rows)
-        except (Untraceable, CellError):
+                out = torch.func.functionalize(step)(*rows)
+        except Untraceable as refused:
+            if returned:  # functionalize writes to the arguments only now, with none of the user's lines on the stack
+                raise Untraceable("the step changes x or a state in place", definition(cell)) from refused
+            raise
+        except CellError:
             raise
         except Exception as error:
             first = (str(error).splitlines() or [""])[0]
