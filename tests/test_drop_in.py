@@ -493,10 +493,18 @@ def test_no_rows(name: str, options: dict[str, Any]) -> None:
 
 
 @over_names
-def test_autocast_is_taken_by_scan_and_said(name: str) -> None:
-    theirs, ours = pair(name, dtype=torch.float32)
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_autocast_is_left_to_torch_and_said(name: str, batch_first: bool) -> None:
+    theirs, ours = pair(name, dtype=torch.float32, batch_first=batch_first)
+    x = torch.randn(4, 2, D)
+    packed = pack_padded_sequence(x, [2] * 4 if batch_first else [4] * 2, batch_first=batch_first)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        x = torch.randn(4, 2, D)
-        torch.testing.assert_close(ours(x)[0].float(), theirs(x)[0].float(), rtol=3e-2, atol=3e-2)
-        with recurra.strict(), pytest.raises(StrictError, match="autocast is on"):
-            ours(x)
+        for given in (x, packed):
+            a, b = (layer(given)[0] for layer in (ours, theirs))
+            a, b = (y.data if isinstance(y, PackedSequence) else y for y in (a, b))
+            assert a.dtype is b.dtype
+            torch.testing.assert_close(a, b, rtol=0, atol=0)
+            told = recurra.explain(ours, given)
+            assert set(told.executors) == {"torch.nn"} and "autocast is on" in str(told)
+            with recurra.strict(), pytest.raises(StrictError, match="autocast is on"):
+                ours(given)

@@ -217,8 +217,13 @@ def test_what_a_session_refuses() -> None:
     for out in (torch.empty(2, 3), torch.empty(2, 4).double(), torch.empty(2, 8)[:, ::2]):
         with pytest.raises(InputError, match=r"out must be a contiguous torch.float32 tensor of shape \(2, 4\)"):
             session.step(torch.randn(2, 3), out=out)
-    with pytest.raises(InputError, match="shapes"):
+    wanted = r"takes tensors of the shapes \(1, 2, 4\) and \(1, 2, 4\), and got "
+    with pytest.raises(InputError, match=wanted + r"\(1, 3, 4\) and \(1, 3, 4\)"):
         session.state = (torch.zeros(1, 3, 4), torch.zeros(1, 3, 4))
+    with pytest.raises(InputError, match=wanted + "a int"):
+        session.state = 5
+    with pytest.raises(InputError, match=r"a tensor .* for each state of the layer, not a int"):
+        Session(recurra.LSTM(3, 4)).state = 5
     with pytest.raises(InputError, match="adds x"):
         Session(Residual(recurra.LSTM(3, 4))).step(torch.randn(1, 3))
 

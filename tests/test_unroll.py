@@ -361,3 +361,8 @@ def test_whoever_records_operations_sees_them() -> None:
     with FlopCounterMode(display=False) as counter:
         unroll(cell, x)
     assert counter.get_total_flops() == 4 * 2 * 2 * (D * H + H * H)
+
+
+def test_a_model_without_our_layers_is_told_so() -> None:
+    told = str(explain(torch.nn.LSTM(4, 5), torch.randn(3, 2, 4)))
+    assert "None of Recurra's layers ran a cell" in told and "recurra.LSTM" in told

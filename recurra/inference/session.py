@@ -269,17 +269,32 @@ def _set_state(layer: nn.Module, value: Any, leaves: Iterator[_Leaf]) -> None:
         for s in steppers:
             s.set_states(tuple(s.first_states()))
         return
-    given = (value,) if isinstance(value, Tensor) else tuple(value)
+    given = (value,) if isinstance(value, Tensor) else value
+    if isinstance(given, list):
+        given = tuple(given)
+    stacked = (len(steppers),) if isinstance(layer, nn.RNNBase) else ()
+    wanted = tuple((*stacked, *t.shape) for t in steppers[0].states)
+    if not isinstance(given, tuple) or not all(isinstance(g, Tensor) for g in given):
+        raise _misfit(wanted, f"a {type(value).__name__}")
+    if (shapes := tuple(tuple(g.shape) for g in given)) != wanted:
+        raise _misfit(wanted, " and ".join(map(str, shapes)) or "nothing")
     for k, s in enumerate(steppers):
         mine = tuple(g[k] for g in given) if isinstance(layer, nn.RNNBase) else given
-        shapes = [tuple(t.shape) for t in s.states]
-        if [tuple(t.shape) for t in mine] != shapes:
-            raise InputError(f"the session's state has the shapes {shapes}, and {[tuple(t.shape) for t in mine]} came.")
         s.set_states(mine)
+
+
+def _misfit(wanted: tuple[tuple[int, ...], ...], came: str) -> InputError:
+    shapes = " and ".join(map(str, wanted))
+    noun = "a tensor of the shape" if len(wanted) == 1 else "tensors of the shapes"
+    return InputError(f"the session's state takes {noun} {shapes}, and got {came}.")
 
 
 def _rows_of(state: Any) -> int:
     """B of a layer's state."""
-    while not isinstance(state, Tensor):
-        state = next(s for s in state if s is not None)
-    return int(state.shape[-2])
+    inner = state
+    while isinstance(inner, (tuple, list)):
+        inner = next((s for s in inner if s is not None), None)
+    if not isinstance(inner, Tensor) or inner.dim() < 2:
+        came = f"a {type(inner).__name__}" if not isinstance(inner, Tensor) else f"the shape {tuple(inner.shape)}"
+        raise InputError(f"the session's state is a tensor (..., B, n) for each state of the layer, not {came}.")
+    return int(inner.shape[-2])

@@ -19,10 +19,12 @@ from recurra.cells import Elman, LSTMProjected
 from recurra.errors import InputError
 from recurra.layers.layer import Layer, Lengths, Sequences
 from recurra.unroll import unroll, unroll_packed
+from recurra.unroll.door import leave_to_torch
 
 # One direction of one layer: the equation, and which of the module's parameters stand for those of the cell.
 Part = tuple[Cell, tuple[tuple[str, str], ...]]
 States = tuple[Tensor, ...]
+_AUTOCAST = "autocast is on, under which a result has torch.nn's dtype"
 
 
 @lru_cache(maxsize=256)
@@ -59,6 +61,12 @@ class DropIn(Layer, torch.nn.RNNBase):
         """As torch.nn's forward; lengths and reverse as in `Recurrent`. T = 0, refused by torch.nn, needs lengths."""
         if isinstance(input, PackedSequence):
             return self._packed(input, hx, lengths, reverse)
+        if lengths is None and not reverse and self._autocast(input):
+            T, B = (len(input), 1) if input.dim() < 3 else input.shape[:2]
+            if self.batch_first and input.dim() == 3:
+                T, B = B, T
+            leave_to_torch(self._named_cells(), _AUTOCAST, T, B)
+            return super().forward(input, hx)
         if not self._fits(input, hx) or (lengths is None and not input.numel()):
             super().forward(input, hx)  # raises; it returns where torch.nn is more lenient, as under autocast
         batched = input.dim() == 3
@@ -77,6 +85,9 @@ class DropIn(Layer, torch.nn.RNNBase):
         data, batch_sizes, sorted_indices, unsorted_indices = input
         if lengths is not None:
             raise InputError("input is a PackedSequence and lengths are given too. It has its own: leave them out.")
+        if not reverse and self._autocast(data):
+            leave_to_torch(self._named_cells(), _AUTOCAST, len(batch_sizes), int(batch_sizes[0]))
+            return super().forward(input, hx)  # type: ignore[no-any-return]
         if not self._fits(data, hx, int(batch_sizes[0])):
             super().forward(input, hx)
         before = None if hx is None else self._each(self.permute_hidden(hx, sorted_indices), True)
@@ -87,9 +98,7 @@ class DropIn(Layer, torch.nn.RNNBase):
         self, x: Tensor, before: list[States] | None, lengths: Tensor | None, batch_sizes: Tensor | None, reverse: bool
     ) -> tuple[Tensor, list[States]]:
         directions = 2 if self.bidirectional else 1
-        parts = _parts(
-            self.mode, self.input_size, self.hidden_size, self.num_layers, directions, self.bias, self.proj_size
-        )
+        parts = self._own_parts()
         dropout = self.dropout if self.training and self.num_layers > 1 else 0.0
         key = int(torch.randint(2**63 - 1, ())) if dropout else 0
         last: list[States] = []
@@ -110,6 +119,19 @@ class DropIn(Layer, torch.nn.RNNBase):
                 last.append(after)
             x = ys[0] if directions == 1 else torch.cat(ys, -1)
         return x, last
+
+    def _own_parts(self) -> tuple[Part, ...]:
+        directions = 2 if self.bidirectional else 1
+        return _parts(
+            self.mode, self.input_size, self.hidden_size, self.num_layers, directions, self.bias, self.proj_size
+        )
+
+    def _named_cells(self) -> list[tuple[Cell, dict[str, Tensor]]]:
+        return [(cell, self._weights(names)) for cell, names in self._own_parts()]
+
+    @staticmethod
+    def _autocast(x: Tensor) -> bool:
+        return isinstance(x, Tensor) and torch.is_autocast_enabled(x.device.type)
 
     def _weights(self, names: tuple[tuple[str, str], ...]) -> dict[str, Tensor]:
         own: Any = self._parameters

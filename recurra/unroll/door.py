@@ -248,9 +248,22 @@ def _fall_back(
 
 def refuse_in_strict(compiled: Compiled, reason: str, line: str) -> None:
     """StrictError, in strict mode: the cell cannot run on the native machine."""
-    if not compiled.broken and (_here.strict or os.environ.get("RECURRA_STRICT", "0") not in ("", "0")):
+    if not compiled.broken and _is_strict():
         see = f" See {line}" if line else ""
         raise StrictError(f"{compiled.name} would run on scan, not on the native machine: {reason}.{see}")
+
+
+def _is_strict() -> bool:
+    return bool(_here.strict) or os.environ.get("RECURRA_STRICT", "0") not in ("", "0")
+
+
+def leave_to_torch(cells: Iterable[tuple[Cell, Weights]], reason: str, T: int, B: int) -> None:
+    """torch.nn is about to run a layer of these cells: an error in strict mode, and told by `explain`."""
+    for cell, weights in cells:
+        if _is_strict():
+            raise StrictError(f"{type(cell).__name__} would run in torch.nn, not on the native machine: {reason}.")
+        if _here.visits is not None:
+            _here.visits.append(Visit(cell, None, "torch.nn", reason, "", T, B, weights))
 
 
 def _packed_scan(
@@ -282,4 +295,4 @@ def _note(
         _here.visits.append(Visit(cell, compiled, executor, reason, "", layout.T, layout.B, weights))
 
 
-__all__ = ["Visit", "strict", "unroll", "unroll_packed", "visits"]
+__all__ = ["Visit", "leave_to_torch", "strict", "unroll", "unroll_packed", "visits"]

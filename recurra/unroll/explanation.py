@@ -35,7 +35,10 @@ class Explanation:
 
     def __str__(self) -> str:
         if not self.visits:
-            return "No cell went through the door: nothing recurrent ran, or it ran inside torch.nn."
+            return (
+                "None of Recurra's layers ran a cell: the model holds none, or torch.nn ran it (as under autocast). "
+                "recurra.LSTM takes the place of torch.nn.LSTM."
+            )
         return "\n".join(self._told(v) for v in self.visits)
 
     def _told(self, v: Visit) -> str:
