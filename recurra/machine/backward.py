@@ -17,21 +17,20 @@ from recurra.program.values import Value
 
 
 class Saved:
-    """What a forward call keeps for its backward: the rows that went in and came out, and one block of others."""
+    """What a forward call keeps for its backward beside its input and output: one block of rows."""
 
     def __init__(self, forward: ForwardProgram, block: Block | None) -> None:
-        self._forward, self._block = forward, block
+        self._places, self._block = forward.places, block
 
-    def arrays(self, x: Tensor, output: Tensor) -> dict[int, Tensor]:
-        """The forward program's arrays, by number, as far as they are still there."""
-        f = self._forward
-        found = {f.output: output, f.inputs[0]: x}
+    @property
+    def block(self) -> Block:
+        """The rows that were kept."""
         assert self._block is not None, "this forward call was told to keep nothing"
-        for n, (i, _) in enumerate(f.lasting):
-            found[i] = self._block.view(n)
-        for i, under in f.over:
-            found[i] = found[under]
-        return found
+        return self._block
+
+    def view(self, array: int) -> Tensor:
+        """One of the forward program's arrays, as a tensor."""
+        return self.block.view(self._places[array])
 
 
 def _needed(values: Sequence[Value], wanted: Sequence[Value]) -> list[Value]:
@@ -98,7 +97,9 @@ class BackwardProgram:
             if array not in numbers:
                 numbers[array] = memory.array(ours.array_widths[array])
             memory.stored[v] = (numbers[array], column)
-        self.given = list(numbers.items())
+        forward = self.forward
+        self._x, self._output = numbers[forward.inputs[0]], numbers[forward.output]
+        self._given = [(ours, forward.places[theirs]) for theirs, ours in numbers.items() if theirs in forward.places]
         self.initial = [memory.array(w) for w in self.forward.state_widths]
         plan = self.forward.plan
         for s, n, first in zip(plan.states.values(), plan.nexts, self.initial, strict=True):
@@ -126,10 +127,10 @@ class BackwardProgram:
         need_statics: Sequence[bool],
     ) -> tuple[Tensor | None, list[Tensor | None], list[Tensor]]:
         """Gradients of x, of the statics and of the first states."""
-        arrays, forward_arrays = self._blank.copy(), saved.arrays(x, output)
-        for theirs, ours in self.given:
-            if theirs in forward_arrays:
-                arrays[ours] = forward_arrays[theirs].data_ptr()
+        arrays, kept = self._blank.copy(), saved.block.pointers
+        for ours, place in self._given:
+            arrays[ours] = kept[place]
+        arrays[self._x], arrays[self._output] = x.data_ptr(), output.data_ptr()
         if self.d_output >= 0:
             d_output = output.new_zeros(layout.N, output.shape[-1]) if d_output is None else d_output
             arrays[self.d_output] = d_output.data_ptr()
@@ -138,14 +139,18 @@ class BackwardProgram:
             for i, t in zip(numbers, tensors, strict=True):
                 arrays[i] = 0 if t is None else t.data_ptr()
         block = Block([v.width for _, v in self.lasting if v is not self.d_input], layout.N, x.dtype)
-        rows = Rows(self, layout, forward_arrays, states, x)
+        rows = Rows(self.forward, layout, saved, x, output, states)
         if d_output is not None and self.backward.d_output is not None:
             rows.tensors[self.backward.d_output] = d_output
-        views = iter(range(len(block.starts)))
+        place = 0
         for i, v in self.lasting:
-            given_away = v is self.d_input
-            rows.tensors[v] = x.new_empty(layout.N, v.width) if given_away else block.view(next(views))
-            arrays[i] = rows.tensors[v].data_ptr()
+            if self.d_input is not None and v is self.d_input:
+                rows.tensors[v] = given_away = x.new_empty(layout.N, v.width)
+                arrays[i] = given_away.data_ptr()
+            else:
+                rows.made[v] = (block, place)
+                arrays[i] = block.pointers[place]
+                place += 1
         self.program.run(layout, arrays, statics, x.dtype)
         d_input = None if self.d_input is None else rows.own(self.d_input)
         return d_input, self._of_statics(rows, statics, need_statics), d_first
@@ -172,27 +177,40 @@ class BackwardProgram:
 
 
 class Rows:
-    """The rows (N, width) of values after a backward run, as tensors."""
+    """The rows (N, width) of values after a backward run, as tensors.
+
+    tensors  rows that have memory of their own
+    made     rows in a block, and their place in it
+    """
 
     def __init__(
         self,
-        program: BackwardProgram,
+        forward: ForwardProgram,
         layout: Layout,
-        forward_arrays: dict[int, Tensor],
-        states: Sequence[Tensor | None],
+        saved: Saved,
         x: Tensor,
+        output: Tensor,
+        states: Sequence[Tensor | None],
     ) -> None:
-        self._plan, self._stored = program.forward.plan, program.forward.memory.stored
-        self._layout, self._arrays, self._states, self._like = layout, forward_arrays, states, x
+        self._plan, self._stored = forward.plan, forward.memory.stored
+        self._layout, self._saved, self._states, self._like = layout, saved, states, x
+        self._ends = {forward.output: output, forward.inputs[0]: x}
         self.tensors: dict[Value, Tensor] = {}
+        self.made: dict[Value, tuple[Block, int]] = {}
 
     def of(self, v: Value) -> Tensor:
         """A value's rows."""
         if v in self.tensors:
             return self.tensors[v]
+        if v in self.made:
+            block, place = self.made[v]
+            return block.view(place)
         if v in self._stored:
             array, column = self._stored[v]
-            return self._arrays[array].reshape(self._layout.N, -1)[:, column : column + v.width]
+            if array in self._ends:
+                return self._ends[array].reshape(self._layout.N, v.width)
+            rows = self._saved.view(array)
+            return rows if rows.shape[1] == v.width else rows[:, column : column + v.width]
         if v.op == "slice":
             return self.of(v.args[0])[:, int(v.attr[0]) : int(v.attr[1])]
         if v.op == "broadcast":
@@ -218,6 +236,8 @@ class Rows:
         if right.op != "state" or right in self._stored or layout.batch_sizes is not None:
             return product(self.of(left), self.of(right))
         d, (history, first), B = self.of(left), self._history(right), layout.B
+        if layout.T == 1:
+            return d.new_zeros(d.shape[1], right.width) if first is None else product(d, first)
         head, tail = slice(0, layout.N - B), slice(B, layout.N)
         start, inner, earlier = slice(0, B), tail, head
         if layout.reverse:

@@ -76,6 +76,8 @@ class ForwardProgram:
         under = {a for _, a in self.over}
         lasting = [(a, v) for a, v in arrays if a in under or v in later or v in saved]
         self.lasting = [*lasting, *((memory.store(v), v) for v in kept if v not in stored)]
+        self.places = {a: n for n, (a, _) in enumerate(self.lasting)}  # in the block that a call keeps
+        self.places |= {a: self.places[beneath] for a, beneath in self.over}
         self._transient = [a for a, _ in arrays], [a for a, v in arrays if (a, v) not in lasting]
         stages = [e.encode() for e in (before, body, after) if e.values or e.loop]
         self.program = NativeProgram(memory, stages, plan.statics)
