@@ -3,7 +3,16 @@
 import torch
 from torch import Tensor
 
-from recurra.cell import Cell, check_input, check_lengths, check_states, initial_states, one_step, output_width
+from recurra.cell import (
+    Cell,
+    check_input,
+    check_lengths,
+    check_made,
+    check_states,
+    initial_states,
+    one_step,
+    output_width,
+)
 
 
 def scan(
@@ -21,6 +30,7 @@ def scan(
     Raises InputError for arguments that do not fit, CellError for a step that does not keep its states.
     """
     name = type(cell).__name__
+    check_made(cell)
     check_input(name, x, cell.input_size)
     T, B, _ = x.shape
     states = initial_states(cell, x, B) if states is None else check_states(name, cell.state_sizes, states, B)

@@ -399,3 +399,18 @@ def test_what_does_not_fit(call: Any, told: str) -> None:
     with pytest.raises(InputError) as caught:
         call()
     assert str(caught.value) == told
+
+
+class NotMade(recurra.Cell):
+    def __init__(self) -> None:
+        torch.nn.Module.__init__(self)
+
+    def step(self, x: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
+        return x + h
+
+
+def test_a_cell_whose_init_was_left_out() -> None:
+    x = torch.zeros(2, 3, 4)
+    for call in (recurra.Recurrent, lambda cell: recurra.scan(cell, x), lambda cell: recurra.unroll(cell, x)):
+        with pytest.raises(recurra.CellError, match=r"Call super\(\).__init__\(input_size, hidden_size\) in NotMade"):
+            call(NotMade())

@@ -1,11 +1,13 @@
 """The door: unroll means what scan means; what ran is told, and no fall-back is silent."""
 
+import functools
 import gc
 import os
 import subprocess
 import sys
 import threading
 import weakref
+from typing import Any
 
 import pytest
 import torch
@@ -366,3 +368,28 @@ def test_whoever_records_operations_sees_them() -> None:
 def test_a_model_without_our_layers_is_told_so() -> None:
     told = str(explain(torch.nn.LSTM(4, 5), torch.randn(3, 2, 4)))
     assert "None of Recurra's layers ran a cell" in told and "recurra.LSTM" in told
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            (torch.zeros(2, 3, 4, dtype=torch.long),),
+            r"x has the dtype torch.int64, but the weights of GRU are torch.fl",
+        ),
+        ((torch.zeros(2, 3, 4).double(),), r"x has .*float64, .* are torch.float32. .*x.to\(torch.float32\)"),
+        (
+            (torch.zeros(2, 3, 4), torch.zeros(3, 5).half()),
+            r"state h has the dtype torch.float16, .* are torch.float32",
+        ),
+        (([[1.0]],), r"x is a list, but GRU takes a tensor"),
+        ((None,), r"x is a NoneType, but GRU takes a tensor"),
+        ((torch.zeros(2, 3, 4).numpy(),), r"x is a ndarray, but GRU takes a tensor. Pass torch.as_tensor\(x\)"),
+        ((torch.zeros(2, 3, 4), None, "abc"), r"lengths is a str, but counts steps"),
+    ],
+)
+def test_arguments_of_another_kind(arguments: tuple[Any, ...], message: str) -> None:
+    layer = recurra.Recurrent(recurra.cells.GRU(4, 5))
+    for call in (layer, functools.partial(recurra.explain, layer), functools.partial(recurra.unroll, layer.cell)):
+        with pytest.raises(recurra.InputError, match=message):
+            call(*arguments)

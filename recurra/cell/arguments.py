@@ -9,13 +9,31 @@ from recurra.errors import CellError, InputError
 
 
 def check_input(name: str, x: Tensor, input_size: int, axes: str = "T, B") -> None:
-    """x is (T, B, input_size), or has other `axes` before the last. Raises InputError."""
+    """x is a tensor (T, B, input_size), or has other `axes` before the last. Raises InputError."""
+    check_tensor(name, x)
     if x.dim() == 2 + axes.count(",") and x.shape[-1] == input_size:
         return
     remedy = f"Give x a last axis of {input_size}"
     if x.dim() == 2 + axes.count(",") and x.shape[-1]:
         remedy += f", or make the cell with input_size={x.shape[-1]}"
     raise InputError(f"x has the shape {tuple(x.shape)}, but {name} takes ({axes}, {input_size}). {remedy}.")
+
+
+def check_tensor(name: str, x: object) -> None:
+    """x is a tensor. Raises InputError."""
+    if not isinstance(x, Tensor):
+        raise InputError(f"x is a {type(x).__name__}, but {name} takes a tensor. Pass torch.as_tensor(x).")
+
+
+def check_dtypes(name: str, dtype: torch.dtype, x: Tensor, states: Mapping[str, Tensor]) -> None:
+    """x and the states have the weights' dtype. Raises InputError."""
+    for argument, t in {"x": x, **{f"state {k}": s for k, s in states.items()}}.items():
+        if t.dtype is not dtype:
+            written = str(dtype).removeprefix("torch.")
+            raise InputError(
+                f"{argument} has the dtype {t.dtype}, but the weights of {name} are {dtype}. "
+                f"Convert one of them: {argument.split()[-1]}.to(torch.{written})."
+            )
 
 
 def check_states(
@@ -39,7 +57,12 @@ def check_states(
 
 def check_lengths(lengths: Tensor | Sequence[int], steps: int, batch: int) -> Tensor:
     """The lengths as whole numbers (batch,) on the CPU, each from 0 to `steps`. Raises InputError."""
-    given = torch.as_tensor(lengths, device="cpu")
+    try:
+        given = torch.as_tensor(lengths, device="cpu")
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(
+            f"lengths is a {type(lengths).__name__}, but counts steps. Pass one whole number for each sequence."
+        ) from error
     if not given.numel():
         given = given.long()  # torch makes an empty list a tensor of floats
     if given.dtype.is_floating_point or given.dtype.is_complex or given.dtype == torch.bool:

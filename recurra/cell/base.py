@@ -8,6 +8,7 @@ from torch import Tensor
 
 from recurra.cell.arguments import check_states
 from recurra.cell.steps import split, state_names, state_sizes
+from recurra.errors import CellError
 
 
 class Cell(torch.nn.Module):
@@ -62,6 +63,16 @@ class Cell(torch.nn.Module):
     def extra_repr(self) -> str:
         widths = "".join(f", {k}={n}" for k, n in self.state_sizes.items() if n != self.hidden_size)
         return f"{self.input_size}, {self.hidden_size}{widths}"
+
+
+def check_made(cell: Cell) -> None:
+    """Raises CellError for a cell whose `__init__` left out that of Cell."""
+    if "state_sizes" not in cell.__dict__:
+        name = type(cell).__name__
+        raise CellError(
+            f"{name} has no widths, because Cell.__init__ did not run. "
+            f"Call super().__init__(input_size, hidden_size) in {name}.__init__."
+        )
 
 
 def one_step(cell: Cell, x: Tensor, states: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:

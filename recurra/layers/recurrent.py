@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
-from recurra.cell import Cell, check_input, check_lengths, check_states
+from recurra.cell import Cell, check_input, check_lengths, check_made, check_states, check_tensor
 from recurra.errors import InputError
 from recurra.layers.layer import Layer, Lengths, Sequences
 from recurra.unroll import unroll, unroll_packed
@@ -28,12 +28,14 @@ class Recurrent(Layer):
         super().__init__()
         if not isinstance(cell, Cell):
             raise InputError(f"Recurrent takes a recurra.Cell, and {type(cell).__name__} is none. Derive it from Cell.")
+        check_made(cell)
         self.cell = cell
         self.batch_first = batch_first
 
     def forward(self, x: Sequences, state: Any = None, lengths: Lengths = None, reverse: bool = False) -> Any:
         if isinstance(x, PackedSequence):
             return self._packed(x, state, lengths, reverse)
+        check_tensor(type(self.cell).__name__, x)
         if x.dim() == 2:
             return self._one_sequence(x, state, lengths, reverse)
         cell, name = self.cell, type(self.cell).__name__

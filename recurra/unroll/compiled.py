@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from recurra.cell import Cell
+from recurra.cell import Cell, check_made
 from recurra.errors import InputError
 from recurra.machine import native, plain
 from recurra.machine.native import NativeExecutor
@@ -40,6 +40,7 @@ class Compiled:
     """
 
     def __init__(self, cell: Cell, weights: Weights | None) -> None:
+        check_made(cell)
         self.cell = weakref.ref(cell)
         self.name = type(cell).__name__
         self.input_size = cell.input_size

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.compiler import is_compiling
 
-from recurra.cell import Cell, check_input, check_lengths, check_states, initial_states
+from recurra.cell import Cell, check_dtypes, check_input, check_lengths, check_states, check_tensor, initial_states
 from recurra.errors import StrictError
 from recurra.program.layout import Layout
 from recurra.scan import scan
@@ -97,6 +97,8 @@ def unroll(
             _here.visits.append(Visit(cell, None, "scan", _RECORDING, "", x.shape[0], x.shape[1], weights))
         return _scan(cell, x, states, lengths, reverse, weights)
     compiled, tensors = find(cell, weights)
+    if x.__class__ not in _TENSORS:
+        check_tensor(compiled.name, x)
     shape = x.shape
     if len(shape) != 3 or shape[2] != compiled.input_size:
         check_input(compiled.name, x, compiled.input_size)
@@ -146,7 +148,7 @@ def unroll_packed(
 def _unfit(compiled: Compiled, x: Tensor, states: States | None) -> str:
     """Why these tensors cannot go to the machine; "" when they can."""
     reason = _foreign(compiled, x)
-    for s in states or ():
+    for s in () if states is None else states:
         reason = reason or _foreign(compiled, s)
     if reason:
         return reason
@@ -243,7 +245,17 @@ def _fall_back(
     refuse_in_strict(compiled, reason, line)
     if _here.visits is not None:
         _here.visits.append(Visit(cell, compiled, "scan", reason, line, x.shape[0], x.shape[1], weights))
-    return _scan(cell, x, states, lengths, reverse, weights)
+    try:
+        return _scan(cell, x, states, lengths, reverse, weights)
+    except RuntimeError:
+        if not torch.is_autocast_enabled(x.device.type):
+            check_dtypes(
+                compiled.name,
+                compiled.dtype,
+                x,
+                dict(zip(cell.state_names, () if states is None else states, strict=False)),
+            )
+        raise
 
 
 def refuse_in_strict(compiled: Compiled, reason: str, line: str) -> None:
