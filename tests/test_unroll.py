@@ -138,7 +138,7 @@ def test_explain_asks_the_door_and_draws_no_random_numbers() -> None:
     told = explain(layer, torch.zeros(3, 1, 3))
     assert torch.equal(torch.rand(3), expected)
     assert len(told.visits) == 2
-    assert explain(torch.nn.Linear(3, 3), torch.zeros(2, 3)).visits == () and "No cell" in str(
+    assert explain(torch.nn.Linear(3, 3), torch.zeros(2, 3)).visits == () and "None of Recurra's layers" in str(
         explain(torch.nn.Linear(3, 3), torch.zeros(2, 3))
     )
 

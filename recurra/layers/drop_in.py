@@ -19,7 +19,7 @@ from recurra.cells import Elman, LSTMProjected
 from recurra.errors import InputError
 from recurra.layers.layer import Layer, Lengths, Sequences
 from recurra.unroll import unroll, unroll_packed
-from recurra.unroll.door import leave_to_torch
+from recurra.unroll.door import autocast_is_on, leave_to_torch
 
 # One direction of one layer: the equation, and which of the module's parameters stand for those of the cell.
 Part = tuple[Cell, tuple[tuple[str, str], ...]]
@@ -61,7 +61,7 @@ class DropIn(Layer, torch.nn.RNNBase):
         """As torch.nn's forward; lengths and reverse as in `Recurrent`. T = 0, refused by torch.nn, needs lengths."""
         if isinstance(input, PackedSequence):
             return self._packed(input, hx, lengths, reverse)
-        if lengths is None and not reverse and self._autocast(input):
+        if lengths is None and not reverse and isinstance(input, Tensor) and autocast_is_on(input):
             T, B = (len(input), 1) if input.dim() < 3 else input.shape[:2]
             if self.batch_first and input.dim() == 3:
                 T, B = B, T
@@ -85,7 +85,7 @@ class DropIn(Layer, torch.nn.RNNBase):
         data, batch_sizes, sorted_indices, unsorted_indices = input
         if lengths is not None:
             raise InputError("input is a PackedSequence and lengths are given too. It has its own: leave them out.")
-        if not reverse and self._autocast(data):
+        if not reverse and autocast_is_on(data):
             leave_to_torch(self._named_cells(), _AUTOCAST, len(batch_sizes), int(batch_sizes[0]))
             return super().forward(input, hx)  # type: ignore[no-any-return]
         if not self._fits(data, hx, int(batch_sizes[0])):
@@ -128,10 +128,6 @@ class DropIn(Layer, torch.nn.RNNBase):
 
     def _named_cells(self) -> list[tuple[Cell, dict[str, Tensor]]]:
         return [(cell, self._weights(names)) for cell, names in self._own_parts()]
-
-    @staticmethod
-    def _autocast(x: Tensor) -> bool:
-        return isinstance(x, Tensor) and torch.is_autocast_enabled(x.device.type)
 
     def _weights(self, names: tuple[tuple[str, str], ...]) -> dict[str, Tensor]:
         own: Any = self._parameters

@@ -4,7 +4,7 @@ These are the Python attributes of a cell, and the globals and closed-over varia
 """
 
 from collections.abc import Mapping
-from types import FunctionType
+from types import BuiltinFunctionType, FunctionType
 from typing import Any
 
 import torch
@@ -138,5 +138,6 @@ def is_library(c: type) -> bool:
 
 def _is_flat(value: Any) -> bool:
     return type(value) in (dict, list) and all(
-        isinstance(v, _PLAIN) for v in (value.values() if type(value) is dict else value)
+        isinstance(v, (*_PLAIN, FunctionType, BuiltinFunctionType))
+        for v in (value.values() if type(value) is dict else value)
     )

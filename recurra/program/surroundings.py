@@ -13,13 +13,22 @@ _ABSENT = object()
 
 
 def functions(classes: Iterable[type]) -> list[FunctionType]:
-    """The methods of these classes, `__init__` and its like apart, and the user's functions that these call by name."""
-    members = [(k, getattr(f, "__func__", f)) for c in classes for k, f in vars(c).items() if not k.startswith("__")]
-    found = dict.fromkeys(f for _, f in members if isinstance(f, FunctionType))
+    """`step`, `forward` and the methods that these call, of any of the classes; and the user's functions they name."""
+    members = [(k, getattr(f, "__func__", f)) for c in classes for k, f in vars(c).items()]
+    methods = [(k, f) for k, f in members if isinstance(f, FunctionType) and not k.startswith("__")]
+    found = dict.fromkeys(f for k, f in methods if k in ("step", "forward"))
+    names: set[str] = set()
+    while len(names) < len(names := names.union(*(_names(f.__code__) for f in found))):
+        found.update(dict.fromkeys(f for k, f in methods if k in names))
     for f in [*found]:
         values = [v for _, _, v in global_values(f)] + [v for _, v in closed_values(f)]
         found.update(dict.fromkeys(v for v in values if isinstance(v, FunctionType)))
     return [*found]
+
+
+def _names(code: CodeType) -> set[str]:
+    inner = [_names(c) for c in code.co_consts if isinstance(c, CodeType)]
+    return set(code.co_names).union(*inner)
 
 
 def global_values(f: FunctionType) -> Iterator[tuple[dict[str, Any], str, Any]]:

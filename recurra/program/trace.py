@@ -69,7 +69,7 @@ def trace(cell: Cell, weights: Mapping[str, Tensor]) -> tuple[Step, Sample]:
 def _refuse_hidden_inputs(cell: Cell) -> None:
     classes = dict.fromkeys(c for m in cell.modules() for c in type(m).__mro__ if not is_library(c))
     for f in functions(classes):
-        if f.__name__ != "initial" and (found := hidden_input(f)) is not None:
+        if (found := hidden_input(f)) is not None:
             what, file, line = found
             raise Untraceable(f"the step {what}", place(file, line))
 

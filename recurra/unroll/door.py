@@ -248,7 +248,7 @@ def _fall_back(
     try:
         return _scan(cell, x, states, lengths, reverse, weights)
     except RuntimeError:
-        if not torch.is_autocast_enabled(x.device.type):
+        if not autocast_is_on(x):
             check_dtypes(
                 compiled.name,
                 compiled.dtype,
@@ -267,6 +267,12 @@ def refuse_in_strict(compiled: Compiled, reason: str, line: str) -> None:
 
 def _is_strict() -> bool:
     return bool(_here.strict) or os.environ.get("RECURRA_STRICT", "0") not in ("", "0")
+
+
+def autocast_is_on(x: Tensor) -> bool:
+    """Whether autocast is on for the device of x. Of a device that has none, as meta, PyTorch refuses to answer."""
+    kind = x.device.type
+    return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
 
 
 def leave_to_torch(cells: Iterable[tuple[Cell, Weights]], reason: str, T: int, B: int) -> None:
@@ -307,4 +313,4 @@ def _note(
         _here.visits.append(Visit(cell, compiled, executor, reason, "", layout.T, layout.B, weights))
 
 
-__all__ = ["Visit", "leave_to_torch", "strict", "unroll", "unroll_packed", "visits"]
+__all__ = ["Visit", "autocast_is_on", "leave_to_torch", "strict", "unroll", "unroll_packed", "visits"]
