@@ -414,3 +414,17 @@ def test_a_cell_whose_init_was_left_out() -> None:
     for call in (recurra.Recurrent, lambda cell: recurra.scan(cell, x), lambda cell: recurra.unroll(cell, x)):
         with pytest.raises(recurra.CellError, match=r"Call super\(\).__init__\(input_size, hidden_size\) in NotMade"):
             call(NotMade())
+
+
+@pytest.mark.parametrize("kind", ["RNN", "LSTM", "GRU"])
+def test_gradients_share_no_memory(kind):
+    """Clipping scales gradients in place: one tensor for two biases would be scaled twice."""
+    ours, theirs = getattr(recurra, kind)(5, 6), getattr(torch.nn, kind)(5, 6)
+    theirs.load_state_dict(ours.state_dict())
+    x = torch.randn(7, 3, 5)
+    for layer in (ours, theirs):
+        layer(x)[0].sum().backward()
+        torch.nn.utils.clip_grad_norm_(layer.parameters(), 0.1)
+    assert len({p.grad.data_ptr() for p in ours.parameters()}) == len(list(ours.parameters()))
+    for mine, expected in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, expected.grad)

@@ -170,7 +170,8 @@ class BackwardProgram:
         for static, value in self.backward.vectors:
             i = place[static]
             if need[i]:
-                total = sums[value] if value in sums else rows.of(value).sum(0)
+                # each weight has memory of its own: clipping scales gradients in place, one after the other
+                total = sums[value].clone() if value in sums else rows.of(value).sum(0)
                 sums[value] = total
                 gain(i, (total if total.numel() == statics[i].numel() else total.sum()).reshape(statics[i].shape))
         return found
