@@ -6,13 +6,14 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SOURCES := $(wildcard native/*.cpp native/*.h)
 
-.PHONY: help setup demo test check bench wheel docs clean
+.PHONY: help setup demo test check bench bench-published wheel docs clean
 
 help:
 	@echo "make demo   train a small language model for about a minute and let it write"
 	@echo "make test   run the tests"
 	@echo "make check  ruff and mypy"
 	@echo "make bench  time every case against its rival (ARGS= for its options)"
+	@echo "make bench-published  accelerate a published model: the same numbers, and the time"
 	@echo "make docs   run every snippet of README and docs, follow every link between them"
 	@echo "make wheel  build a wheel into dist/"
 	@echo "make clean  remove what the above made"
@@ -44,6 +45,10 @@ check: setup
 
 bench: setup
 	$(BIN)/python -m benchmarks $(ARGS)
+
+bench-published: setup
+	$(PIP) install --no-deps resemblyzer
+	$(BIN)/python -m benchmarks.published
 
 docs: setup
 	$(BIN)/python -m pytest tests/test_readme.py $(ARGS)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
         TrainingError,
     )
     from recurra.inference import Session
-    from recurra.layers import GRU, LSTM, RNN, Bidirectional, Recurrent, Residual, Stack
+    from recurra.layers import GRU, LSTM, RNN, Bidirectional, Recurrent, Residual, Stack, accelerate
     from recurra.scan import scan
     from recurra.tasks.model import Model, load
     from recurra.training import Run, resume, train
@@ -48,6 +48,7 @@ _HOMES = {
     "Recurrent": "recurra.layers",
     "Residual": "recurra.layers",
     "Stack": "recurra.layers",
+    "accelerate": "recurra.layers",
     "scan": "recurra.scan",
     "Model": "recurra.tasks.model",
     "load": "recurra.tasks.model",
@@ -79,6 +80,7 @@ __all__ = [
     "Stack",
     "StrictError",
     "TrainingError",
+    "accelerate",
     "cells",
     "explain",
     "load",

@@ -19,12 +19,13 @@ from recurra.cells import Elman, LSTMProjected
 from recurra.errors import InputError
 from recurra.layers.layer import Layer, Lengths, Sequences
 from recurra.unroll import unroll, unroll_packed
-from recurra.unroll.door import autocast_is_on, leave_to_torch
+from recurra.unroll.door import autocast_is_on, is_recording, leave_to_torch
 
 # One direction of one layer: the equation, and which of the module's parameters stand for those of the cell.
 Part = tuple[Cell, tuple[tuple[str, str], ...]]
 States = tuple[Tensor, ...]
 _AUTOCAST = "autocast is on, under which a result has torch.nn's dtype"
+_RECORDING = "PyTorch is recording operations, and torch.nn's is one where the equation's are one a step"
 
 
 @lru_cache(maxsize=256)
@@ -61,11 +62,11 @@ class DropIn(Layer, torch.nn.RNNBase):
         """As torch.nn's forward; lengths and reverse as in `Recurrent`. T = 0, refused by torch.nn, needs lengths."""
         if isinstance(input, PackedSequence):
             return self._packed(input, hx, lengths, reverse)
-        if lengths is None and not reverse and isinstance(input, Tensor) and autocast_is_on(input):
+        if lengths is None and not reverse and isinstance(input, Tensor) and (reason := _torchs_own(input)):
             T, B = (len(input), 1) if input.dim() < 3 else input.shape[:2]
             if self.batch_first and input.dim() == 3:
                 T, B = B, T
-            leave_to_torch(self._named_cells(), _AUTOCAST, T, B)
+            leave_to_torch(self._named_cells(), reason, T, B)
             return super().forward(input, hx)
         if not self._fits(input, hx) or (lengths is None and not input.numel()):
             super().forward(input, hx)  # raises; it returns where torch.nn is more lenient, as under autocast
@@ -85,8 +86,8 @@ class DropIn(Layer, torch.nn.RNNBase):
         data, batch_sizes, sorted_indices, unsorted_indices = input
         if lengths is not None:
             raise InputError("input is a PackedSequence and lengths are given too. It has its own: leave them out.")
-        if not reverse and autocast_is_on(data):
-            leave_to_torch(self._named_cells(), _AUTOCAST, len(batch_sizes), int(batch_sizes[0]))
+        if not reverse and (reason := _torchs_own(data)):
+            leave_to_torch(self._named_cells(), reason, len(batch_sizes), int(batch_sizes[0]))
             return super().forward(input, hx)  # type: ignore[no-any-return]
         if not self._fits(data, hx, int(batch_sizes[0])):
             super().forward(input, hx)
@@ -180,6 +181,13 @@ class DropIn(Layer, torch.nn.RNNBase):
         if squeeze is not None:
             joined = [s.squeeze(squeeze) for s in joined]
         return tuple(joined) if self.mode == "LSTM" else joined[0]
+
+
+def _torchs_own(x: Tensor) -> str:
+    """Why a call that torch.nn can serve is left to it; "" when it is ours."""
+    if is_recording():
+        return _RECORDING
+    return _AUTOCAST if autocast_is_on(x) else ""
 
 
 def _drop(x: Tensor, p: float, key: int, layer: int) -> Tensor:

@@ -129,7 +129,7 @@ def unroll_packed(
     weights: Weights | None = None,
 ) -> tuple[Tensor, States]:
     """The same over PackedSequence's layout: data (N, D) step after step; sequences and states by falling length."""
-    if is_compiling() or _tracing() is not None:
+    if is_recording():
         return _packed_scan(None, cell, data, batch_sizes, states, reverse, weights, "")
     compiled, tensors = find(cell, weights)
     check_input(compiled.name, data, compiled.input_size, "rows")
@@ -275,6 +275,11 @@ def autocast_is_on(x: Tensor) -> bool:
     return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
 
 
+def is_recording() -> bool:
+    """Whether torch.compile, torch.export or torch.jit.trace is writing down the operations of this call."""
+    return is_compiling() or _tracing() is not None
+
+
 def leave_to_torch(cells: Iterable[tuple[Cell, Weights]], reason: str, T: int, B: int) -> None:
     """torch.nn is about to run a layer of these cells: an error in strict mode, and told by `explain`."""
     for cell, weights in cells:
@@ -313,4 +318,4 @@ def _note(
         _here.visits.append(Visit(cell, compiled, executor, reason, "", layout.T, layout.B, weights))
 
 
-__all__ = ["Visit", "autocast_is_on", "leave_to_torch", "strict", "unroll", "unroll_packed", "visits"]
+__all__ = ["Visit", "autocast_is_on", "is_recording", "leave_to_torch", "strict", "unroll", "unroll_packed", "visits"]
