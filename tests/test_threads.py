@@ -6,14 +6,16 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 import recurra
-from examples import CELLS, CellExample
+from examples import CELLS, LAYERS, CellExample, LayerExample
 from recurra import Cell, cells, strict
 from recurra.machine import native
 
@@ -36,24 +38,34 @@ def step(cell: Cell, x: Tensor) -> list[Tensor]:
     return [y.detach(), *(s.detach() for s in last), *torch.autograd.grad(loss, [x, *cell.parameters()])]
 
 
+def layer_step(layer: torch.nn.Module, x: Tensor) -> list[Tensor]:
+    """Outputs, last states, and the gradients of the input and of every parameter, on the machine."""
+    x = x.clone().requires_grad_()
+    with strict():
+        y, states = layer(x)
+    last = tree_leaves(states)
+    loss = y.square().sum() + sum(s.sum() for s in last)
+    return [y.detach(), *(s.detach() for s in last), *torch.autograd.grad(loss, [x, *layer.parameters()])]
+
+
 def assert_equal(a: list[Tensor], b: list[Tensor]) -> None:
     for mine, other in zip(a, b, strict=True):
         assert torch.equal(mine, other)
 
 
-@pytest.mark.parametrize("example", CELLS[::3], ids=str)
-def test_several_threads_at_once(example: CellExample) -> None:
-    """One cell and its programs, called with several sizes at once: each thread has scratch of its own."""
-    cell = example.make(5, 24)
-    calls = [inputs(cell, 6 + 5 * k, 1 + 3 * k, k) for k in range(4)]
-    serial = [step(cell, x) for x in calls]
+@pytest.mark.parametrize("example", LAYERS, ids=str)
+def test_several_threads_at_once(example: LayerExample) -> None:
+    """One layer and its programs, called with several sizes at once: each thread has scratch of its own."""
+    layer = example.make(5, False)
+    calls = [torch.randn(6 + 5 * k, 1 + 3 * k, 5) for k in range(4)]
+    serial = [layer_step(layer, x) for x in calls]
     found: list[list[list[Tensor]]] = [[] for _ in calls]
     ready = threading.Barrier(len(calls))
 
     def work(k: int) -> None:
         ready.wait()
         for _ in range(5):
-            found[k].append(step(cell, calls[k]))
+            found[k].append(layer_step(layer, calls[k]))
 
     threads = [threading.Thread(target=work, args=(k,)) for k in range(len(calls))]
     for t in threads:
@@ -113,26 +125,52 @@ def answer(child: int, read: int) -> bytes:
     return told
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-def test_a_forked_child_computes_the_same_on_one_thread() -> None:
-    cell = cells.LSTM(16, 48)
-    x = inputs(cell, 24, 4, 2)  # enough work for two threads, too few numbers for PyTorch's own to start
-    torch.set_num_threads(2)
-    expected = step(cell, x)
+def in_child(work: Callable[[], str]) -> str:
+    """What a forked child's work returns; what it raises comes back as text."""
     read, write = os.pipe()
     child = os.fork()
     if not child:
+        told = "silent"
         try:
-            same = all(torch.equal(a, b) for a, b in zip(step(cell, x)[:3], expected, strict=False))
-            os.write(write, b"same" if same else b"different")
+            told = work()
+        except BaseException as error:  # noqa: BLE001 (told in the parent)
+            told = repr(error)
         finally:
+            os.write(write, told.encode()[:100])
             os._exit(0)
     os.close(write)
     try:
-        assert answer(child, read) == b"same"
+        return answer(child, read).decode()
     finally:
         os.close(read)
-    assert_equal(step(cell, x), expected)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.parametrize("example", LAYERS, ids=str)
+def test_a_forked_child_computes_the_same(example: LayerExample) -> None:
+    """Enough work for two threads in the parent, too few numbers for PyTorch's own operations to start them."""
+    layer = example.make(3, False)
+    x = torch.randn(40, 16, 3)
+    torch.set_num_threads(2)
+    expected = layer_step(layer, x)
+
+    values = len(expected) - 1 - len(list(layer.parameters()))  # gradients are summed in the order of the threads
+
+    def work() -> str:
+        same = zip(layer_step(layer, x)[:values], expected, strict=False)
+        return "same" if all(torch.equal(a, b) for a, b in same) else "different"
+
+    assert in_child(work) == "same"
+    assert_equal(layer_step(layer, x), expected)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_child_says_that_it_runs_one_thread() -> None:
+    layer, x = recurra.GRU(16, 48), torch.randn(24, 4, 16)
+    torch.set_num_threads(2)
+    assert "native machine, 2 threads at most\n" in f"{recurra.explain(layer, x)}\n"
+    told = in_child(lambda: str(recurra.explain(layer, x)).split("native machine, ")[1].splitlines()[0])
+    assert told == "1 thread at most (a forked child has none of its parent's threads)"
 
 
 # ---- graphs and memory

@@ -8,7 +8,7 @@ from torch import Tensor
 from recurra.machine.backward import BackwardProgram, Saved
 from recurra.machine.forward import ForwardProgram
 from recurra.machine.operands import Unsupported
-from recurra.machine.program import available, library
+from recurra.machine.program import available, library, threads
 from recurra.program.layout import Layout
 from recurra.program.plan import Backward, Plan
 
@@ -107,4 +107,4 @@ class NativeSession:
         self.step = self._native.step
 
 
-__all__ = ["NativeExecutor", "NativeSession", "Unsupported", "available", "prepare"]
+__all__ = ["NativeExecutor", "NativeSession", "Unsupported", "available", "prepare", "threads"]

@@ -1,6 +1,7 @@
 """A native program: the list of integers, compiled for each dtype on first use, and how it is called."""
 
 import importlib
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,6 +23,7 @@ def _load() -> Any:
 
 
 library = _load()
+_process = os.getpid()  # as native/threads.h has it: a child that is forked later has another number
 
 
 def available() -> str:
@@ -29,6 +31,14 @@ def available() -> str:
     if library is None:
         return "this installation has no native part (recurra._native)"
     return "" if library.isa() else "this processor has no AVX2"
+
+
+def threads() -> tuple[int, str]:
+    """The most threads that a call uses, and why it is one where PyTorch has more; "" where that needs no reason."""
+    most = torch.get_num_threads()
+    if most > 1 and os.getpid() != _process:
+        return 1, "a forked child has none of its parent's threads"
+    return most, ""
 
 
 class NativeProgram:

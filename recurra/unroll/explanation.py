@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from recurra.cell import Cell
+from recurra.machine import native
 from recurra.program.summary import part_lines
 from recurra.program.text import plan_text
 from recurra.unroll.compiled import Compiled, find
@@ -22,6 +23,7 @@ class Explanation:
 
     visits: tuple[Visit, ...]
     threads: int
+    alone: str = ""  # why the machine runs one thread where PyTorch has more
 
     @property
     def executors(self) -> tuple[str, ...]:
@@ -48,6 +50,7 @@ class Explanation:
         )
         if v.executor == "native machine":
             head += f", {self.threads} thread{'' if self.threads == 1 else 's'} at most"
+            head += f" ({self.alone})" if self.alone else ""
         lines = [head]
         if v.reason:
             lines.append(f"  because {v.reason}")
@@ -74,7 +77,7 @@ def explain(layer: torch.nn.Module, x: Any, *args: Any, **kwargs: Any) -> Explan
             unroll(layer, x, *args, **kwargs)
         else:
             layer(x, *args, **kwargs)
-    return Explanation(tuple(seen), torch.get_num_threads())
+    return Explanation(tuple(seen), *native.threads())
 
 
 @dataclass(frozen=True, slots=True)
