@@ -16,7 +16,7 @@ template <class T> struct Tile {
   T* at;
   int64_t row, vector;
   bool memory;  // belongs to the user or to the call: nothing beyond the row may be touched
-  bool flat(int64_t width) const { return row == width || (row == 0 && vector == 0); }
+  bool flat(int64_t width) const { return vector ? row == width : row == 0; }
 };
 
 struct Extent {

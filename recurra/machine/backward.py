@@ -90,10 +90,14 @@ class BackwardProgram:
         self.program = NativeProgram(memory, stages, forward.plan.statics)
 
     def _place_forward_arrays(self) -> None:
-        """The forward program's arrays, under numbers of ours; previous states are next ones a step earlier."""
+        """The forward program's arrays that outlive a call, under numbers of ours; previous states are next ones a step
+        earlier. What lived for a chunk of rows only is computed anew."""
         memory, ours = self.memory, self.forward.memory
         numbers: dict[int, int] = {}
+        here = {self.forward.inputs[0], self.forward.output, *self.forward.places}
         for v, (array, column) in ours.stored.items():
+            if array not in here:
+                continue
             if array not in numbers:
                 numbers[array] = memory.array(ours.array_widths[array])
             memory.stored[v] = (numbers[array], column)

@@ -55,6 +55,7 @@ class ForwardProgram:
         later = reads(parts, roots(backward)) if backward else {}
         in_rows = reads((*backward.after, *backward.before)) if backward else {}  # read where there is no loop
         history = [n for s, n in zip(states, plan.nexts, strict=True) if s in later or n in later]
+        later |= dict.fromkeys(history)  # previous states are read as next ones, a step earlier
         scratch = [v for v in dict.fromkeys([*plan.streams, *between]) if v not in stored]
         saved = [v for v in (backward.saved if backward else ()) if v not in stored]
         previous = [s for s in states if s in in_rows]
