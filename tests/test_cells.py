@@ -2,14 +2,17 @@
 
 import inspect
 import math
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
 from examples import CELLS, CellExample
-from recurra import Cell, cells, scan
+from recurra import Cell, CellError, cells, scan
 
+ROOT = Path(__file__).parent.parent
 PUBLIC = [getattr(cells, name) for name in cells.__all__]
 WITH_TORCH_CELL = [e for e in CELLS if e.torch_cell]
 WITH_TORCH_LAYER = [e for e in CELLS if e.torch_layer]
@@ -30,7 +33,24 @@ def test_every_cell_is_a_page(cell: type[Cell]) -> None:
     assert any(f" {year}" in page for year in range(1980, 2030))
     for state in cell.state_names:
         assert f"{state} (B, " in page or f"{state} and " in page or f" and {state} (B" in page, state
-    assert ("Gate order" in page) == ("σ(W_i" in page or "as in LSTM" in page)
+    made = make(cell, 3, 4)
+    assert ("Gate order" in page) == (made.get_parameter("weight_ih").shape[0] > made.hidden_size)
+    for name, _ in made.named_parameters():
+        assert name.partition(".")[0] in page, name
+
+
+def make(cell: type[Cell], *arguments: object, third: int = 2, **options: object) -> Cell:
+    """Of two widths, and of a third where one must be given."""
+    more = [p.name for p in inspect.signature(cell).parameters.values() if p.default is p.empty][2:]
+    return cell(*arguments, **dict.fromkeys(more, third), **options)  # type: ignore[arg-type]
+
+
+def test_a_list_of_all_cells_is_in_the_docs() -> None:
+    """One row each in "How to choose a cell"."""
+    text = (ROOT / "docs" / "cells.md").read_text()
+    table = text[text.index("## How to choose a cell") : text.index("## Write your own")]
+    rows = [line.split("|")[1].strip(" `") for line in table.splitlines() if line.startswith("| `")]
+    assert sorted(rows) == sorted(cells.__all__)
 
 
 @pytest.mark.parametrize("example", WITH_TORCH_CELL, ids=str)
@@ -69,25 +89,75 @@ def test_a_sequence_is_that_of_torch(example: CellExample) -> None:
     torch.testing.assert_close(last, tuple(s[0] for s in last_torch) if len(last) > 1 else (last_torch[0],))
 
 
+# Parameters that are not drawn from U(-1/√H, 1/√H), at D = 30 and H = 25: the least and the largest number.
+OTHERWISE = {
+    "IndRNN.weight_hh": (0, 1),
+    "LeakyIntegrator.logit_leak": (0, 0),
+    "SRU.weight_ih": (-math.sqrt(3 / 30), math.sqrt(3 / 30)),
+    "SRU.weight_ch": (-math.sqrt(1.5), math.sqrt(1.5)),
+    "SRU.bias_ih": (0, 0),
+}
+
+
+def interval(cell: type[Cell], name: str) -> tuple[float, float]:
+    if name.startswith("norm_"):
+        return (1, 1) if name.endswith("weight") else (0, 0)
+    return OTHERWISE.get(f"{cell.__name__}.{name}", (-1 / math.sqrt(25), 1 / math.sqrt(25)))
+
+
 @pytest.mark.parametrize("cell", PUBLIC)
 def test_parameters_are_drawn_from_the_stated_interval(cell: type[Cell]) -> None:
     torch.manual_seed(3)
-    made = cell(30, 25, *((20,) if "size" in "".join(list(inspect.signature(cell).parameters)[2:3]) else ()))
-    bound = 1 / math.sqrt(25)
-    for name, p in made.named_parameters():
-        assert 0.8 * bound < p.abs().max() <= bound, name
-    first = [p.clone() for p in made.parameters()]
+    made = make(cell, 30, 25, third=20)
+    first = {name: p.detach().clone() for name, p in made.named_parameters()}
+    for name, p in first.items():
+        low, high = interval(cell, name)
+        assert low <= p.min() <= low + 0.2 * (high - low) and high - 0.2 * (high - low) <= p.max() <= high, name
     made.reset_parameters()  # type: ignore[operator]
-    assert not any(torch.equal(a, b) for a, b in zip(first, made.parameters(), strict=True))
+    for name, p in made.named_parameters():
+        assert torch.equal(first[name], p) == (len(set(interval(cell, name))) == 1), name
 
 
 @pytest.mark.parametrize("cell", PUBLIC)
 def test_factory_arguments(cell: type[Cell]) -> None:
-    sizes = (3, 4, *((2,) if "size" in "".join(list(inspect.signature(cell).parameters)[2:3]) else ()))
-    assert {p.dtype for p in cell(*sizes, dtype=torch.float64).parameters()} == {torch.float64}
-    assert {str(p.device) for p in cell(*sizes, device="meta").parameters()} == {"meta"}
-    unbiased = cell(*sizes, bias=False)
+    assert {p.dtype for p in make(cell, 3, 4, dtype=torch.float64).parameters()} == {torch.float64}
+    assert {str(p.device) for p in make(cell, 3, 4, device="meta").parameters()} == {"meta"}
+    unbiased = make(cell, 3, 4, bias=False)
     assert not [name for name, _ in unbiased.named_parameters() if "bias" in name]
+
+
+@pytest.mark.parametrize("cell", [c for c in PUBLIC if "forget_bias" in inspect.signature(c).parameters])
+def test_the_forget_gates_bias(cell: type[Cell]) -> None:
+    """Its biases add up to the number asked for; those of the other gates are drawn as ever."""
+    made = make(cell, 3, 4, forget_bias=1.5)
+    first, second = (
+        (made.norm_ih.bias, made.norm_hh.bias) if "LayerNorm" in cell.__name__ else (made.bias_ih, made.bias_hh)
+    )
+    total = first + second
+    forget = slice(0, 4) if cell is cells.MGU else slice(4, 8)
+    assert bool((total[forget] == 1.5).all())
+    assert not bool((total == 1.5).all())
+    with pytest.raises(CellError) as told:
+        make(cell, 3, 4, forget_bias=1.5, bias=False)
+    assert str(told.value) == f"{cell.__name__} got forget_bias=1.5 and bias=False. Leave one of them out."
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (lambda: cells.Elman(3, 4, nonlinearity="gelu"), "Elman got nonlinearity='gelu'. Choose tanh or relu."),
+        (lambda: cells.IndRNN(3, 4, nonlinearity="elu"), "IndRNN got nonlinearity='elu'. Choose tanh or relu."),
+        (
+            lambda: cells.LeakyIntegrator(3, 4, leak=1.0),
+            "LeakyIntegrator got leak=1.0. Give a number between 0 and 1; without a leak use Elman.",
+        ),
+        (lambda: cells.SLSTM(3, 4, forget_gate="tanh"), "SLSTM got forget_gate='tanh'. Choose sigmoid or exp."),
+    ],
+)
+def test_bad_options_are_told(wrong: Callable[[], Cell], message: str) -> None:
+    with pytest.raises(CellError) as told:
+        wrong()
+    assert str(told.value) == message
 
 
 # ----------------------------------- equations written out once more, one unit at a time, where torch.nn has no oracle

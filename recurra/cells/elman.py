@@ -64,7 +64,8 @@ class ElmanOutput(Cell):
 
     Elman 1990, both equations. The state is h (B, H), the output y (B, output_size).
 
-    Parameters: those of Elman, and output.weight (O, H), output.bias (O,) as in torch.nn.Linear.
+    Parameters: weight_ih (H, D), weight_hh (H, H), bias_ih and bias_hh (H,), output.weight W_o (O, H) and output.bias
+    b_o (O,), all drawn from U(-1/√H, 1/√H). bias=False leaves the biases None.
 
     Deviation: Elman's φ is the logistic function too.
     """
@@ -100,3 +101,49 @@ class ElmanOutput(Cell):
         h = NONLINEARITIES[self.nonlinearity](a)
         y = torch.sigmoid(self.output(h))
         return y, h
+
+
+class ElmanOutputBefore(Cell):
+    """y_t = σ(W_y h_{t-1} + b_y + W_o x_t + b_o),   h_t = φ(W_ih x_t + b_ih + W_hh h_{t-1} + b_hh),   φ = tanh or relu.
+
+    After Elman 1990: a textbook variant whose output reads the previous state and the input, so that h_t is of no use
+    before the next step. The state is h (B, H), the output y (B, output_size).
+
+    Parameters: weight_ih (H, D), weight_hh (H, H), bias_ih and bias_hh (H,), output.weight W_y (O, H), output.bias b_y
+    (O,), skip.weight W_o (O, D) and skip.bias b_o (O,), all drawn from U(-1/√H, 1/√H). bias=False leaves the biases
+    None.
+
+    Deviations: textbooks leave the output function open, here it is σ as in ElmanOutput; two biases b_y and b_o.
+    """
+
+    weight_ih: Tensor
+    weight_hh: Tensor
+    bias_ih: Tensor | None
+    bias_hh: Tensor | None
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        output_size: int,
+        bias: bool = True,
+        nonlinearity: str = "tanh",
+        device: Device = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(input_size, hidden_size)
+        check_nonlinearity(self, nonlinearity)
+        self.nonlinearity = nonlinearity
+        add_gates(self, hidden_size, input_size, hidden_size, bias, device, dtype)
+        self.output = nn.Linear(hidden_size, output_size, bias, device, dtype)
+        self.skip = nn.Linear(input_size, output_size, bias, device, dtype)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draws all parameters anew."""
+        draw(self, self.hidden_size)
+
+    def step(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        y = torch.sigmoid(self.output(h) + self.skip(x))
+        a = F.linear(x, self.weight_ih, self.bias_ih) + F.linear(h, self.weight_hh, self.bias_hh)
+        return y, NONLINEARITIES[self.nonlinearity](a)

@@ -63,7 +63,8 @@ class GRUResetBefore(Cell):
     Cho et al. 2014, arXiv:1406.1078: the reset gate is applied before the product. Gate order in every parameter:
     r, z, n. The state h (B, H) is the output.
 
-    Parameters: as in GRU.
+    Parameters: weight_ih (3H, D), weight_hh (3H, H), bias_ih and bias_hh (3H,), drawn from U(-1/√H, 1/√H). bias=False
+    leaves both biases None.
 
     Deviation: the paper has no biases; here two, as torch.nn has. (Chung et al. 2014 exchange z_t and 1 - z_t.)
     """

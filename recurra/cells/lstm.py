@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recurra.cell import Cell
-from recurra.cells._parameters import Device, add_gates, draw
+from recurra.cells._parameters import Device, add_gates, check_forget_bias, draw, set_forget_bias
 
 
 class LSTM(Cell):
@@ -20,7 +20,8 @@ class LSTM(Cell):
     2000, Neural Computation 12(10). Gate order in every parameter: i, f, g, o. States: h and c (B, H); the output is h.
 
     Parameters: weight_ih (4H, D), weight_hh (4H, H), bias_ih and bias_hh (4H,), as in torch.nn.LSTMCell, drawn from
-    U(-1/√H, 1/√H). bias=False leaves both biases None.
+    U(-1/√H, 1/√H). bias=False leaves both biases None. forget_bias=1.0 starts the forget gate's two biases at this sum
+    (Jozefowicz et al. 2015).
 
     Deviations: none of the papers' blocks, squashing ranges and truncated gradients; two biases, as torch.nn has.
     """
@@ -37,14 +38,20 @@ class LSTM(Cell):
         bias: bool = True,
         device: Device = None,
         dtype: torch.dtype | None = None,
+        *,
+        forget_bias: float | None = None,
     ) -> None:
         super().__init__(input_size, hidden_size)
+        check_forget_bias(self, forget_bias, bias)
+        self.forget_bias = forget_bias
         add_gates(self, 4 * hidden_size, input_size, hidden_size, bias, device, dtype)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Draws all parameters anew."""
         draw(self, self.hidden_size)
+        H = self.hidden_size
+        set_forget_bias(self.forget_bias, slice(H, 2 * H), self.bias_ih, self.bias_hh)
 
     def step(self, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
         gates = F.linear(x, self.weight_ih, self.bias_ih) + F.linear(h, self.weight_hh, self.bias_hh)
@@ -61,7 +68,8 @@ class LSTMProjected(Cell):
     c (B, H); the output is h.
 
     Parameters: weight_ih (4H, D), weight_hh (4H, P), bias_ih and bias_hh (4H,), weight_hr (P, H), as in
-    torch.nn.LSTM(proj_size=P), drawn from U(-1/√H, 1/√H). bias=False leaves both biases None.
+    torch.nn.LSTM(proj_size=P), drawn from U(-1/√H, 1/√H). bias=False leaves both biases None. forget_bias as in
+    LSTM.
 
     Deviations: the paper's peepholes and its second, non-recurrent projection are left out, as in torch.nn.
     """
@@ -79,8 +87,12 @@ class LSTMProjected(Cell):
         bias: bool = True,
         device: Device = None,
         dtype: torch.dtype | None = None,
+        *,
+        forget_bias: float | None = None,
     ) -> None:
         super().__init__(input_size, hidden_size, h=proj_size)
+        check_forget_bias(self, forget_bias, bias)
+        self.forget_bias = forget_bias
         add_gates(self, 4 * hidden_size, input_size, proj_size, bias, device, dtype)
         self.weight_hr = nn.Parameter(torch.empty(proj_size, hidden_size, device=device, dtype=dtype))
         self.reset_parameters()
@@ -88,6 +100,8 @@ class LSTMProjected(Cell):
     def reset_parameters(self) -> None:
         """Draws all parameters anew."""
         draw(self, self.hidden_size)
+        H = self.hidden_size
+        set_forget_bias(self.forget_bias, slice(H, 2 * H), self.bias_ih, self.bias_hh)
 
     def step(self, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
         gates = F.linear(x, self.weight_ih, self.bias_ih) + F.linear(h, self.weight_hh, self.bias_hh)

@@ -1,0 +1,112 @@
+"""LSTM and GRU with layer normalisation inside the step."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from recurra.cell import Cell
+from recurra.cells._parameters import Device, add, check_forget_bias, draw, set_forget_bias
+
+
+class LSTMLayerNorm(Cell):
+    """(i_t, f_t, g_t, o_t) = LN(W_ih x_t) + LN(W_hh h_{t-1})
+    c_t = σ(f_t) ∘ c_{t-1} + σ(i_t) ∘ tanh(g_t)
+    h_t = σ(o_t) ∘ tanh(LN(c_t)),   LN(a) = α ∘ (a - mean a) / √(var a + ε) + β
+
+    Ba, Kiros and Hinton 2016, arXiv:1607.06450. Each LN has its α and β, and the first two take
+    mean and variance over all four gates together. Gate order in every parameter: i, f, g, o. States: h and c (B, H);
+    the output is h.
+
+    Parameters: weight_ih (4H, D), weight_hh (4H, H), drawn from U(-1/√H, 1/√H); norm_ih and norm_hh (4H), norm_c (H),
+    as torch.nn.LayerNorm: α starts at 1, β at 0. bias=False leaves every β None. forget_bias as in LSTM, in β.
+
+    Deviations: the paper adds a bias to the gates, which β of norm_ih is already.
+    """
+
+    weight_ih: Tensor
+    weight_hh: Tensor
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        bias: bool = True,
+        eps: float = 1e-5,
+        device: Device = None,
+        dtype: torch.dtype | None = None,
+        *,
+        forget_bias: float | None = None,
+    ) -> None:
+        super().__init__(input_size, hidden_size)
+        check_forget_bias(self, forget_bias, bias)
+        self.forget_bias = forget_bias
+        rows = 4 * hidden_size
+        add(self, device, dtype, weight_ih=(rows, input_size), weight_hh=(rows, hidden_size))
+        self.norm_ih = nn.LayerNorm(rows, eps, bias=bias, device=device, dtype=dtype)
+        self.norm_hh = nn.LayerNorm(rows, eps, bias=bias, device=device, dtype=dtype)
+        self.norm_c = nn.LayerNorm(hidden_size, eps, bias=bias, device=device, dtype=dtype)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draws all parameters anew."""
+        draw(self, self.hidden_size)
+        for norm in (self.norm_ih, self.norm_hh, self.norm_c):
+            norm.reset_parameters()
+        H = self.hidden_size
+        set_forget_bias(self.forget_bias, slice(H, 2 * H), self.norm_ih.bias, self.norm_hh.bias)
+
+    def step(self, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        gates = self.norm_ih(F.linear(x, self.weight_ih)) + self.norm_hh(F.linear(h, self.weight_hh))
+        i, f, g, o = gates.chunk(4, -1)
+        c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+        h = torch.sigmoid(o) * torch.tanh(self.norm_c(c))
+        return h, c
+
+
+class GRULayerNorm(Cell):
+    """(r_t, z_t) = σ(LN(W_irz x_t) + LN(W_hrz h_{t-1}))
+    n_t = tanh(LN(W_in x_t) + r_t ∘ LN(W_hn h_{t-1}))
+    h_t = (1 - z_t) ∘ n_t + z_t ∘ h_{t-1},   LN(a) = α ∘ (a - mean a) / √(var a + ε) + β
+
+    Ba, Kiros and Hinton 2016, arXiv:1607.06450. Each LN has its α and β; those of the gates take
+    mean and variance over r and z together. Gate order in every parameter: r, z, n. The state h (B, H) is the output.
+
+    Parameters: weight_ih (3H, D), weight_hh (3H, H), drawn from U(-1/√H, 1/√H); norm_ih and norm_hh (2H), norm_in and
+    norm_hn (H), as torch.nn.LayerNorm: α starts at 1, β at 0. bias=False leaves every β None.
+
+    Deviation: the paper exchanges z_t and 1 - z_t; here as in GRU, whose place of r_t is the paper's.
+    """
+
+    weight_ih: Tensor
+    weight_hh: Tensor
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        bias: bool = True,
+        eps: float = 1e-5,
+        device: Device = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(input_size, hidden_size)
+        H = hidden_size
+        add(self, device, dtype, weight_ih=(3 * H, input_size), weight_hh=(3 * H, H))
+        self.norm_ih = nn.LayerNorm(2 * H, eps, bias=bias, device=device, dtype=dtype)
+        self.norm_hh = nn.LayerNorm(2 * H, eps, bias=bias, device=device, dtype=dtype)
+        self.norm_in = nn.LayerNorm(H, eps, bias=bias, device=device, dtype=dtype)
+        self.norm_hn = nn.LayerNorm(H, eps, bias=bias, device=device, dtype=dtype)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draws all parameters anew."""
+        draw(self, self.hidden_size)
+        for norm in (self.norm_ih, self.norm_hh, self.norm_in, self.norm_hn):
+            norm.reset_parameters()
+
+    def step(self, x: Tensor, h: Tensor) -> Tensor:
+        H = self.hidden_size
+        x, g = F.linear(x, self.weight_ih), F.linear(h, self.weight_hh)
+        r, z = torch.sigmoid(self.norm_ih(x[:, : 2 * H]) + self.norm_hh(g[:, : 2 * H])).chunk(2, -1)
+        n = torch.tanh(self.norm_in(x[:, 2 * H :]) + r * self.norm_hn(g[:, 2 * H :]))
+        return (1 - z) * n + z * h
