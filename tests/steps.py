@@ -139,6 +139,19 @@ class OutputBefore(Step):
         return torch.tanh(self.Wy(h) + self.Wo(x)), torch.tanh(self.W(x) + self.U(h))
 
 
+class OutputOfHoisted(Step):
+    """The output reads, after the loop, slices over which the loop would write its gates."""
+
+    def build(self):
+        self.W, self.U = nn.Linear(D, 2 * H), nn.Linear(H, H, bias=False)
+
+    def step(self, x, h):
+        a, b = self.W(x).chunk(2, -1)
+        r = torch.sigmoid(a + self.U(h))
+        h = r * h + torch.tanh(b + r)
+        return h + a, h
+
+
 class LinearOutput(Step):
     def build(self):
         super().build()
@@ -283,8 +296,8 @@ class Tied(Step):
 
 STEPS = [
     Step, Concatenating, Gated, GatedMethods, GatedOneByOne, ResetAfter, ResetBefore, OutputFedBack, Projected, Normed,
-    Minimal, OutputBefore, LinearOutput, Exponential, Mixed, InPlace, WeightNormed, LeakyRows, OneByOne, Einsum, Idioms,
-    Zeros, PassingThrough, Delayed,
+    Minimal, OutputBefore, OutputOfHoisted, LinearOutput, Exponential, Mixed, InPlace, WeightNormed, LeakyRows, OneByOne,
+    Einsum, Idioms, Zeros, PassingThrough, Delayed,
     Constant, Masked, Tied,
 ]  # fmt: skip
 

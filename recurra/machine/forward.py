@@ -70,7 +70,7 @@ class ForwardProgram:
         body = PartEncoder(memory, plan.body, in_body, kept, loop=True, order=order, states=loop)
         after = PartEncoder(memory, plan.after, [v for v in wanted if v in in_after], kept)
 
-        free = [s for s in plan.streams if s in scratch and s not in later and s not in saved]
+        free = [s for s in plan.streams if s in scratch and s not in later and s not in saved and s not in between]
         over = body.overwritten([v for v in saved if v in kept and v in in_body and v not in history], free)
         arrays = [(memory.store(v), v) for v in scratch]
         self.over = self._share(over)
