@@ -296,8 +296,8 @@ class Tied(Step):
 
 STEPS = [
     Step, Concatenating, Gated, GatedMethods, GatedOneByOne, ResetAfter, ResetBefore, OutputFedBack, Projected, Normed,
-    Minimal, OutputBefore, OutputOfHoisted, LinearOutput, Exponential, Mixed, InPlace, WeightNormed, LeakyRows, OneByOne,
-    Einsum, Idioms, Zeros, PassingThrough, Delayed,
+    Minimal, OutputBefore, OutputOfHoisted, LinearOutput, Exponential, Mixed, InPlace, WeightNormed, LeakyRows,
+    OneByOne, Einsum, Idioms, Zeros, PassingThrough, Delayed,
     Constant, Masked, Tied,
 ]  # fmt: skip
 
