@@ -152,6 +152,19 @@ class OutputOfHoisted(Step):
         return h + a, h
 
 
+class OutputBesideStates(Step):
+    """The output holds the states themselves: rows that the loop makes and that the backward needs are read twice."""
+
+    def build(self):
+        self.W, self.U = nn.Linear(D, 4 * H), nn.Linear(H, 4 * H)
+
+    def step(self, x, h, c):
+        i, f, g, o = (self.W(x) + self.U(h)).chunk(4, -1)
+        c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+        h = o.sigmoid() * c.tanh()
+        return torch.cat([h, c], -1), h, c
+
+
 class LinearOutput(Step):
     def build(self):
         super().build()
@@ -296,8 +309,8 @@ class Tied(Step):
 
 STEPS = [
     Step, Concatenating, Gated, GatedMethods, GatedOneByOne, ResetAfter, ResetBefore, OutputFedBack, Projected, Normed,
-    Minimal, OutputBefore, OutputOfHoisted, LinearOutput, Exponential, Mixed, InPlace, WeightNormed, LeakyRows,
-    OneByOne, Einsum, Idioms, Zeros, PassingThrough, Delayed,
+    Minimal, OutputBefore, OutputOfHoisted, OutputBesideStates, LinearOutput, Exponential, Mixed, InPlace, WeightNormed,
+    LeakyRows, OneByOne, Einsum, Idioms, Zeros, PassingThrough, Delayed,
     Constant, Masked, Tied,
 ]  # fmt: skip
 

@@ -94,10 +94,7 @@ class BackwardProgram:
         earlier. What lived for a chunk of rows only is computed anew."""
         memory, ours = self.memory, self.forward.memory
         numbers: dict[int, int] = {}
-        here = {self.forward.inputs[0], self.forward.output, *self.forward.places}
-        for v, (array, column) in ours.stored.items():
-            if array not in here:
-                continue
+        for v, (array, column) in self.forward.kept.items():
             if array not in numbers:
                 numbers[array] = memory.array(ours.array_widths[array])
             memory.stored[v] = (numbers[array], column)
@@ -197,7 +194,7 @@ class Rows:
         output: Tensor,
         states: Sequence[Tensor | None],
     ) -> None:
-        self._plan, self._stored = forward.plan, forward.memory.stored
+        self._plan, self._stored = forward.plan, forward.kept
         self._layout, self._saved, self._states, self._like = layout, saved, states, x
         self._ends = {forward.output: output, forward.inputs[0]: x}
         self.tensors: dict[Value, Tensor] = {}

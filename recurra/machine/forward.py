@@ -37,6 +37,7 @@ class ForwardProgram:
 
     lasting   (array, value) of what a call keeps for its backward
     over      (array, array): saved columns, and the stream's array whose memory they share
+    kept      the values whose rows a backward finds, with array and first column: all others live for a chunk of rows
     """
 
     def __init__(self, plan: Plan, backward: Backward | None, order: int) -> None:
@@ -79,6 +80,8 @@ class ForwardProgram:
         self.lasting = [*lasting, *((memory.store(v), v) for v in kept if v not in stored)]
         self.places = {a: n for n, (a, _) in enumerate(self.lasting)}  # in the block that a call keeps
         self.places |= {a: self.places[beneath] for a, beneath in self.over}
+        there = {*self.inputs, self.output, *self.places} - under
+        self.kept = {v: place for v, place in stored.items() if place[0] in there}
         self._transient = [a for a, _ in arrays], [a for a, v in arrays if (a, v) not in lasting]
         stages = [e.encode() for e in (before, body, after) if e.values or e.loop]
         self.program = NativeProgram(memory, stages, plan.statics)
