@@ -33,18 +33,18 @@ before:
 loop:
   %4:8 = mm h @weight_hh
   gates:8 = add %3 %4
-  o:2 = slice gates 6 8
-  %5:2 = sigmoid o
-  f:2 = slice gates 2 4
-  %6:2 = sigmoid f
-  i:2 = slice gates 0 2
-  %7:2 = sigmoid i
-  g:2 = slice gates 4 6
-  %8:2 = tanh g
-  %9:2 = mul %7 %8
-  c.1:2 = fma %6 c %9
+  %5:2 = slice gates 6 8
+  o:2 = sigmoid %5
+  %6:2 = slice gates 2 4
+  f:2 = sigmoid %6
+  %7:2 = slice gates 0 2
+  i:2 = sigmoid %7
+  %8:2 = slice gates 4 6
+  g:2 = tanh %8
+  %9:2 = mul i g
+  c.1:2 = fma f c %9
   %10:2 = tanh c.1
-  h.1:2 = mul %5 %10
+  h.1:2 = mul o %10
 after:
 next h.1, c.1
 output h.1

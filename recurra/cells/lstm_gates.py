@@ -49,8 +49,9 @@ class LSTMOriginal(Cell):
     def step(self, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
         gates = F.linear(x, self.weight_ih, self.bias_ih) + F.linear(h, self.weight_hh, self.bias_hh)
         i, g, o = gates.chunk(3, -1)
-        c = c + torch.sigmoid(i) * torch.tanh(g)
-        h = torch.sigmoid(o) * torch.tanh(c)
+        i, g, o = torch.sigmoid(i), torch.tanh(g), torch.sigmoid(o)
+        c = c + i * g
+        h = o * torch.tanh(c)
         return h, c
 
 
@@ -105,8 +106,10 @@ class LSTMPeephole(Cell):
         gates = F.linear(x, self.weight_ih, self.bias_ih) + F.linear(h, self.weight_hh, self.bias_hh)
         i, f, g, o = gates.chunk(4, -1)
         p_i, p_f, p_o = self.weight_ph.chunk(3)
-        c = torch.sigmoid(f + p_f * c) * c + torch.sigmoid(i + p_i * c) * torch.tanh(g)
-        h = torch.sigmoid(o + p_o * c) * torch.tanh(c)
+        i, f, g = torch.sigmoid(i + p_i * c), torch.sigmoid(f + p_f * c), torch.tanh(g)
+        c = f * c + i * g
+        o = torch.sigmoid(o + p_o * c)
+        h = o * torch.tanh(c)
         return h, c
 
 
@@ -151,6 +154,7 @@ class LSTMCoupled(Cell):
     def step(self, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
         gates = F.linear(x, self.weight_ih, self.bias_ih) + F.linear(h, self.weight_hh, self.bias_hh)
         i, g, o = gates.chunk(3, -1)
-        c = torch.lerp(c, torch.tanh(g), torch.sigmoid(i))
-        h = torch.sigmoid(o) * torch.tanh(c)
+        i, g, o = torch.sigmoid(i), torch.tanh(g), torch.sigmoid(o)
+        c = torch.lerp(c, g, i)
+        h = o * torch.tanh(c)
         return h, c

@@ -44,7 +44,8 @@ class MinGRU(Cell):
 
     def step(self, x: Tensor, h: Tensor) -> Tensor:
         z, n = F.linear(x, self.weight_ih, self.bias_ih).chunk(2, -1)
-        return torch.lerp(h, n, torch.sigmoid(z))
+        z = torch.sigmoid(z)
+        return torch.lerp(h, n, z)
 
 
 class MinLSTM(Cell):

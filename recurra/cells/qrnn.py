@@ -50,5 +50,6 @@ class QRNN(Cell):
     def step(self, x: Tensor, c: Tensor, before: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         gates = F.linear(before, self.weight_bh) + F.linear(x, self.weight_ih, self.bias_ih)
         z, f, o = gates.chunk(3, -1)
-        c = torch.lerp(torch.tanh(z), c, torch.sigmoid(f))
-        return torch.sigmoid(o) * c, c, x
+        z, f, o = torch.tanh(z), torch.sigmoid(f), torch.sigmoid(o)
+        c = torch.lerp(z, c, f)
+        return o * c, c, x

@@ -75,7 +75,8 @@ class SLSTM(Cell):
         old = LOG_FORGET[self.forget_gate](f) + m
         m = torch.maximum(old, i)
         keep, write = torch.exp(old - m), torch.exp(i - m)
-        c = keep * c + write * torch.tanh(z)
+        z, o = torch.tanh(z), torch.sigmoid(o)
+        c = keep * c + write * z
         n = keep * n + write
-        h = torch.sigmoid(o) * c / n
+        h = o * c / n
         return h, c, n, m

@@ -61,7 +61,7 @@ class SRU(Cell):
         if self.bias_ih is not None:
             b_f, b_r = self.bias_ih.chunk(2)
             f, r = f + b_f, r + b_r
-        r = torch.sigmoid(r + v_r * c)  # sees the old c, as f does
-        c = torch.lerp(u, c, torch.sigmoid(f + v_f * c))
+        f, r = torch.sigmoid(f + v_f * c), torch.sigmoid(r + v_r * c)
+        c = torch.lerp(u, c, f)
         highway = math.sqrt(3) * (skip[0] if skip else x)
         return torch.lerp(highway, c, r), c
