@@ -5,9 +5,11 @@ from torch import Tensor
 
 from recurra.cell import (
     Cell,
+    call_sides,
     check_input,
     check_lengths,
     check_made,
+    check_sides,
     check_states,
     initial_states,
     one_step,
@@ -21,12 +23,14 @@ def scan(
     states: tuple[Tensor, ...] | None = None,
     lengths: Tensor | None = None,
     reverse: bool = False,
+    sides: tuple[Tensor, ...] | None = None,
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Runs `cell` over x (T, B, D) and returns the outputs (T, B, m) and the last states, a tuple of (B, n).
 
     states: those before the first step; None: `cell.initial(B)`.
     lengths: (B,) whole numbers from 0 to T, in any order. Past its length a row's output is 0 and its state stays.
     reverse: each row runs from its last valid step to its first; outputs stay beside their inputs.
+    sides: what the step of a wrapper reads beside x, (T, B, width) each; None: `cell.sides(x)`.
     Raises InputError for arguments that do not fit, CellError for a step that does not keep its states.
     """
     name = type(cell).__name__
@@ -36,16 +40,17 @@ def scan(
     states = initial_states(cell, x, B) if states is None else check_states(name, cell.state_sizes, states, B)
     if lengths is not None:
         lengths = check_lengths(lengths, T, B)
+    sides = call_sides(cell, x) if sides is None else check_sides(name, cell.side_sizes, sides, x)
     steps = T if lengths is None else int(lengths.max()) if B else 0
 
     ys: list[Tensor] = []
-    xs = x.unbind(0)  # the gradient of x[t] would be as large as x, at every t
+    xs = list(zip(*(s.unbind(0) for s in (x, *sides)), strict=True))  # indexing costs a gradient as large as x, each t
     for t in reversed(range(steps)) if reverse else range(steps):
         rows = None if lengths is None else (lengths > t).nonzero().squeeze(1).to(x.device)
         if rows is None or len(rows) == B:
-            y, states = one_step(cell, xs[t], states)
+            y, states = one_step(cell, xs[t][0], states, xs[t][1:])
         else:
-            y, states = _step_of(rows, cell, xs[t], states)
+            y, states = _step_of(rows, cell, *xs[t], states=states)
         ys.append(y)
 
     if not ys:
@@ -54,8 +59,10 @@ def scan(
     return (y if steps == T else torch.cat([y, y.new_zeros(T - steps, B, y.shape[2])])), states
 
 
-def _step_of(rows: Tensor, cell: Cell, x: Tensor, states: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
+def _step_of(
+    rows: Tensor, cell: Cell, x: Tensor, *sides: Tensor, states: tuple[Tensor, ...]
+) -> tuple[Tensor, tuple[Tensor, ...]]:
     """One step of some rows only: what lies in the padding of the others enters no result and no gradient."""
-    y, nexts = one_step(cell, x[rows], tuple(s[rows] for s in states))
+    y, nexts = one_step(cell, x[rows], tuple(s[rows] for s in states), tuple(s[rows] for s in sides))
     whole = y.new_zeros(len(x), y.shape[1]).index_copy(0, rows, y)
     return whole, tuple(s.index_copy(0, rows, n.to(s.dtype)) for s, n in zip(states, nexts, strict=True))

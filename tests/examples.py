@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 import recurra
 from recurra import Cell, cells
+from recurra.cell.wrapper import InnerStep, Wrapper, changed
 
 
 class Peephole(Cell):
@@ -75,6 +76,23 @@ class Leaky(Cell):
         return torch.lerp(h, self.w(x), torch.sigmoid(self.rate))
 
 
+class Nudged(Wrapper):
+    """A wrapper with a side δ as wide as the first state: h_t = h'_t + δ_t, and what was h'_t as output is h_t."""
+
+    def own_sizes(self) -> dict[str, int]:
+        return {"nudge": next(iter(self.state_sizes.values()))}
+
+    def own_sides(self, x: Tensor) -> tuple[Tensor, ...]:
+        row = 0.1 * torch.arange(self.own_sizes()["nudge"], dtype=x.dtype, device=x.device).cos()
+        return (row.expand(*x.shape[:2], -1),)
+
+    def around(
+        self, step: InnerStep, x: Tensor, sides: tuple[Tensor, ...], states: tuple[Tensor, ...]
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        y, nexts = step(x, states)
+        return changed(y, nexts, (nexts[0] + sides[0], *nexts[1:]))
+
+
 @dataclass(frozen=True)
 class CellExample:
     """One cell: make(D, H) gives it with input width D and hidden width H."""
@@ -134,6 +152,8 @@ CELLS = [
     CellExample("user's Concatenated", Concatenated),
     CellExample("user's Learned", Learned),
     CellExample("user's Leaky", Leaky),
+    CellExample("wrapper with a side", lambda D, H: Nudged(cells.GRU(D, H))),
+    CellExample("wrapper in a wrapper", lambda D, H: Nudged(Nudged(Learned(D, H)))),
 ]
 
 

@@ -138,7 +138,10 @@ def programs() -> list[tuple[list[int], list[float]]]:
     for example in CELLS:
         executor = find(example.make(3, 5), None)[0].executor
         assert isinstance(executor, native.NativeExecutor)
-        both = (executor._forward_program(True).program, executor._backward_program(True, True).program)
+        both = (
+            executor._forward_program(True).program,
+            executor._backward_program(True, (True,) * len(executor.plan.inputs)).program,
+        )
         found += [(p.code, p.constants) for p in both]
     return found
 

@@ -97,20 +97,22 @@ def test_plan_and_backward_are_those_of_scan(make: type[Step], sizes: tuple[int,
     statics = statics_of(plan, cell)
     plain = [t.detach() for t in statics]
     executor = PlainExecutor(plan, backward)
-    rows, first = x.detach()[mask], [s.detach() for s in states]
-    output, ends, saved = executor.forward(layout, [rows], plain, first, True)
+    inputs = [t.detach()[mask] for t in (x, *cell.sides(x))]
+    first = [s.detach() for s in states]
+    output, ends, saved = executor.forward(layout, inputs, plain, first, True)
     for got, e in zip((output, *ends), (y[mask], *last), strict=True):
         torch.testing.assert_close(got, e.detach(), atol=1e-12, rtol=1e-12)
     need = [True] * len(statics)
-    d_x, d_statics, d_states = executor.backward(
-        layout, saved, [rows], plain, first, output, d[0][mask], d[1:], True, need
+    needs = [True] * len(inputs)
+    d_inputs, d_statics, d_states = executor.backward(
+        layout, saved, inputs, plain, first, output, d[0][mask], d[1:], needs, need
     )
     live = [(s, g) for s, g in zip(statics, d_statics, strict=True) if s.requires_grad]
     d_weights = torch.autograd.grad(
         [s for s, _ in live], list(cell.parameters()), [g for _, g in live], allow_unused=True
     )
     padded = torch.zeros_like(x)
-    padded[mask] = 0 if d_x[0] is None else d_x[0]
+    padded[mask] = 0 if d_inputs[0] is None else d_inputs[0]
     for t, got, e in zip(given, (padded, *d_states, *d_weights), expected, strict=True):
         zero = torch.zeros_like(t)
         torch.testing.assert_close(zero if got is None else got, zero if e is None else e, atol=1e-11, rtol=1e-10)

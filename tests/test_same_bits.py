@@ -14,7 +14,7 @@ from torch import Tensor
 
 import recurra
 from examples import CELLS, CellExample
-from recurra import Cell, strict
+from recurra import Cell, InputError, strict
 from recurra.machine import native
 from recurra.unroll import visits
 
@@ -104,6 +104,10 @@ def test_step_by_step_and_in_chunks(case: Case) -> None:
 def test_a_session(case: Case) -> None:
     whole = case.run()
     state = case.states if len(case.states) > 1 else case.states[0]
+    if case.cell.side_sizes:
+        with pytest.raises(InputError, match="beside x at every step, and a session has x alone"):
+            recurra.Session(recurra.Recurrent(case.cell), state=state)
+        return
     session = recurra.Session(recurra.Recurrent(case.cell), state=state)
     ys = torch.stack([session.step(x).clone() for x in case.x])
     last = session.state

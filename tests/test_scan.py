@@ -38,8 +38,9 @@ def test_it_is_the_loop(example: CellExample) -> None:
     cell, x = made(example), numbers(5, 2, D)
     states, ys = some_states(cell, 2), []
     y, last = scan(cell, x, states)
+    sides = cell.sides(x)
     for t in range(5):
-        result = cell.step(x[t], *states)
+        result = cell.step(x[t], *(s[t] for s in sides), *states)
         values = (result,) if isinstance(result, Tensor) else result
         ys.append(values[0])
         states = tuple(values[-len(states) :])

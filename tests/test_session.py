@@ -54,7 +54,7 @@ def test_steps_are_the_sequence(example: LayerExample, dtype: torch.dtype) -> No
         assert_equal(mine, theirs)
 
 
-@pytest.mark.parametrize("example", CELLS, ids=str)
+@pytest.mark.parametrize("example", [e for e in CELLS if not e.make(D, 5).side_sizes], ids=str)
 @pytest.mark.usefixtures("strict")
 def test_every_cell_streams(example: CellExample) -> None:
     layer = Recurrent(example.make(D, 5), batch_first=True)

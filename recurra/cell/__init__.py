@@ -1,18 +1,30 @@
 """The contract of a cell: the class, and the checks of classes, steps and the arguments of a call."""
 
-from recurra.cell.arguments import check_dtypes, check_input, check_lengths, check_states, check_tensor
-from recurra.cell.base import Cell, check_made, initial_states, one_step, output_width
+from recurra.cell.arguments import (
+    check_dtypes,
+    check_input,
+    check_lengths,
+    check_sides,
+    check_states,
+    check_tensor,
+)
+from recurra.cell.base import Cell, call_sides, check_made, initial_states, one_step, output_width
 from recurra.cell.steps import split
+from recurra.cell.wrapper import Wrapper, innermost
 
 __all__ = [
     "Cell",
+    "Wrapper",
+    "call_sides",
     "check_dtypes",
     "check_input",
     "check_lengths",
     "check_made",
+    "check_sides",
     "check_states",
     "check_tensor",
     "initial_states",
+    "innermost",
     "one_step",
     "output_width",
     "split",

@@ -55,6 +55,27 @@ def check_states(
     return given
 
 
+def check_sides(name: str, sizes: Mapping[str, int], sides: object, x: Tensor, origin: str = "") -> tuple[Tensor, ...]:
+    """The rows beside x as a tuple, one (T, B, width) for each name, or (N, width) where x is (N, D).
+
+    Raises InputError; CellError when `origin` made them.
+    """
+    error = CellError if origin else InputError
+    source, wanted = origin or "the given sides", ", ".join(sizes) or "nothing"
+    given = tuple(sides) if isinstance(sides, (tuple, list)) else (sides,)
+    if len(given) != len(sizes) or not all(isinstance(s, Tensor) for s in given):
+        count = f"{len(given)} value{'' if len(given) == 1 else 's'}"
+        raise error(f"{source} of {name} is {count}, but beside x it reads {wanted}: give one tensor for each.")
+    for rows, (side, width) in zip(given, sizes.items(), strict=True):
+        needed = (*x.shape[:-1], width)
+        if rows.shape != needed:
+            raise error(
+                f"{source} of {name} has {side} of shape {tuple(rows.shape)}, but x of shape {tuple(x.shape)} needs "
+                f"{needed}. A side has one row for each row of x."
+            )
+    return given
+
+
 def check_lengths(lengths: Tensor | Sequence[int], steps: int, batch: int) -> Tensor:
     """The lengths as whole numbers (batch,) on the CPU, each from 0 to `steps`. Raises InputError."""
     try:

@@ -1,14 +1,17 @@
 """Cell: the equation of one step, with its weights and the names and widths of its states."""
 
-from collections.abc import Callable
-from typing import Any, ClassVar
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from recurra.cell.arguments import check_states
+from recurra.cell.arguments import check_sides, check_states
 from recurra.cell.steps import split, state_names, state_sizes
 from recurra.errors import CellError
+
+_NO_SIDES: Mapping[str, int] = MappingProxyType({})
 
 
 class Cell(torch.nn.Module):
@@ -33,12 +36,13 @@ class Cell(torch.nn.Module):
     at a step that returns too few states or changes a state's shape.
     """
 
-    state_names: ClassVar[tuple[str, ...]]
+    state_names: tuple[str, ...]
     step: Callable[..., Any]
 
-    def __init_subclass__(cls, **options: Any) -> None:
+    def __init_subclass__(cls, named_by_step: bool = True, **options: Any) -> None:
         super().__init_subclass__(**options)
-        cls.state_names = state_names(cls)
+        if named_by_step:  # a wrapper has the states of the cell inside
+            cls.state_names = state_names(cls)
 
     def __init__(self, input_size: int, hidden_size: int, **widths: int) -> None:
         super().__init__()
@@ -51,9 +55,26 @@ class Cell(torch.nn.Module):
         like = _like(self)
         return tuple(like.new_zeros(batch, n) for n in self.state_sizes.values())
 
-    def forward(self, x: Tensor, *states: Tensor) -> Any:
-        """One step: what `step(x, *states)` returns."""
-        return self.step(x, *states)
+    @property
+    def starts_at_zero(self) -> bool:
+        """Whether the states before the first step are zeros, whatever the weights."""
+        return type(self).initial is Cell.initial
+
+    @property
+    def side_sizes(self) -> Mapping[str, int]:
+        """Width, by name, of each further row that a step reads beside x; only wrappers of a cell have any."""
+        return _NO_SIDES
+
+    def sides(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Those rows for a whole call, (T, B, width) each, where the caller gives none.
+
+        x (T, B, D) tells sizes, dtype and device; its numbers must not be read.
+        """
+        return ()
+
+    def forward(self, x: Tensor, *rows: Tensor) -> Any:
+        """One step: what `step(x, *states)` returns, or `step(x, *sides, *states)` where the cell has sides."""
+        return self.step(x, *rows)
 
     @property
     def output_size(self) -> int:
@@ -75,17 +96,26 @@ def check_made(cell: Cell) -> None:
         )
 
 
-def one_step(cell: Cell, x: Tensor, states: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
+def one_step(
+    cell: Cell, x: Tensor, states: tuple[Tensor, ...], sides: tuple[Tensor, ...] = ()
+) -> tuple[Tensor, tuple[Tensor, ...]]:
     """`cell.step`, its result checked and told apart into the output (B, m) and the next states."""
-    return split(cell.step, cell.state_names, states, cell.step(x, *states))
+    return split(cell.step, cell.state_names, states, cell.step(x, *sides, *states))
 
 
 def initial_states(cell: Cell, x: Tensor, batch: int) -> tuple[Tensor, ...]:
     """`cell.initial(batch)`, checked. A cell without parameters has the dtype and device of x."""
-    if type(cell).initial is Cell.initial and next(cell.parameters(), None) is None:
+    if cell.starts_at_zero and next(cell.parameters(), None) is None:
         return tuple(x.new_zeros(batch, n) for n in cell.state_sizes.values())
     states = cell.initial(batch)
     return check_states(type(cell).__name__, cell.state_sizes, states, batch, origin="initial(batch)")
+
+
+def call_sides(cell: Cell, x: Tensor) -> tuple[Tensor, ...]:
+    """`cell.sides(x)`, checked, for a call that gives none; nothing for a cell without sides."""
+    if not cell.side_sizes:
+        return ()
+    return check_sides(type(cell).__name__, cell.side_sizes, cell.sides(x), x, origin="sides(x)")
 
 
 def output_width(cell: Cell) -> int:
@@ -95,7 +125,8 @@ def output_width(cell: Cell) -> int:
     with torch.no_grad(), torch.random.fork_rng([like.device] if like.is_cuda else []):
         x = like.new_zeros(2, cell.input_size)
         states = initial_states(cell, x, 2)
-        result = torch.func.functional_call(cell, buffers, (x, *states))
+        sides = [x.new_zeros(2, n) for n in cell.side_sizes.values()]
+        result = torch.func.functional_call(cell, buffers, (x, *sides, *states))
     return split(cell.step, cell.state_names, states, result)[0].shape[1]
 
 

@@ -44,22 +44,22 @@ def _needed(values: Sequence[Value], wanted: Sequence[Value]) -> list[Value]:
 
 
 class BackwardProgram:
-    """The three backward parts, against the forward's direction of time, with or without gradients of the input.
+    """The three backward parts, against the forward's direction of time, with gradients of those inputs that need them.
 
     lasting   values whose rows are needed after the call; all other arrays live for a chunk of rows only
     """
 
-    def __init__(self, forward: ForwardProgram, backward: Backward, need_input: bool) -> None:
+    def __init__(self, forward: ForwardProgram, backward: Backward, need_inputs: Sequence[bool]) -> None:
         self.forward, self.backward = forward, backward
         self.memory = memory = Memory(forward.plan.statics)
         self._place_forward_arrays()
-        (d_input,) = backward.d_inputs.values()
-        self.d_input = d_input if need_input else None
+        of_inputs = zip(backward.d_inputs.values(), need_inputs, strict=True)
+        self.d_inputs = [d if needed else None for d, needed in of_inputs]
         self.d_output = memory.store(backward.d_output) if backward.d_output is not None else -1
         self.d_last = [memory.array(w) for w in forward.state_widths]
         self.d_first = [memory.array(w) for w in forward.state_widths]
 
-        wanted = [v for v in roots(backward) if need_input or v is not d_input]
+        wanted = roots(backward, need_inputs)
         before = _needed(backward.before, wanted)
         in_after, in_body = set(backward.after), set(backward.body)
         joined = [
@@ -72,6 +72,7 @@ class BackwardProgram:
         made = [v for v in crossing if v in computed and v not in memory.stored]
         arrays = [(memory.store(v), v) for v in made]
         last_wanted = {base(v) for v in wanted}
+        self._given_away = {d for d in self.d_inputs if d is not None}
         self.lasting = [(a, v) for a, v in arrays if v in last_wanted]
         self._blank = [0] * len(memory.array_widths)
         for a, v in arrays:
@@ -99,7 +100,7 @@ class BackwardProgram:
                 numbers[array] = memory.array(ours.array_widths[array])
             memory.stored[v] = (numbers[array], column)
         forward = self.forward
-        self._x, self._output = numbers[forward.inputs[0]], numbers[forward.output]
+        self._inputs, self._output = [numbers[i] for i in forward.inputs], numbers[forward.output]
         self._given = [(ours, forward.places[theirs]) for theirs, ours in numbers.items() if theirs in forward.places]
         self.initial = [memory.array(w) for w in self.forward.state_widths]
         plan = self.forward.plan
@@ -119,42 +120,44 @@ class BackwardProgram:
         self,
         layout: Layout,
         saved: Saved,
-        x: Tensor,
+        inputs: Sequence[Tensor],
         statics: Sequence[Tensor],
         states: Sequence[Tensor | None],
         output: Tensor,
         d_output: Tensor | None,
         d_last: Sequence[Tensor | None],
         need_statics: Sequence[bool],
-    ) -> tuple[Tensor | None, list[Tensor | None], list[Tensor]]:
-        """Gradients of x, of the statics and of the first states."""
+    ) -> tuple[list[Tensor | None], list[Tensor | None], list[Tensor]]:
+        """Gradients of the inputs, of the statics and of the first states."""
         arrays, kept = self._blank.copy(), saved.block.pointers
         for ours, place in self._given:
             arrays[ours] = kept[place]
-        arrays[self._x], arrays[self._output] = x.data_ptr(), output.data_ptr()
+        for i, given in zip(self._inputs, inputs):
+            arrays[i] = given.data_ptr()
+        arrays[self._output] = output.data_ptr()
         if self.d_output >= 0:
             d_output = output.new_zeros(layout.N, output.shape[-1]) if d_output is None else d_output
             arrays[self.d_output] = d_output.data_ptr()
-        d_first = [x.new_empty(layout.B, w) for w in self.forward.state_widths]
+        d_first = [output.new_empty(layout.B, w) for w in self.forward.state_widths]
         for numbers, tensors in ((self.initial, states), (self.d_last, d_last), (self.d_first, d_first)):
             for i, t in zip(numbers, tensors, strict=True):
                 arrays[i] = 0 if t is None else t.data_ptr()
-        block = Block([v.width for _, v in self.lasting if v is not self.d_input], layout.N, x.dtype)
-        rows = Rows(self.forward, layout, saved, x, output, states)
+        block = Block([v.width for _, v in self.lasting if v not in self._given_away], layout.N, output.dtype)
+        rows = Rows(self.forward, layout, saved, inputs, output, states)
         if d_output is not None and self.backward.d_output is not None:
             rows.tensors[self.backward.d_output] = d_output
         place = 0
         for i, v in self.lasting:
-            if self.d_input is not None and v is self.d_input:
-                rows.tensors[v] = given_away = x.new_empty(layout.N, v.width)
-                arrays[i] = given_away.data_ptr()
+            if v in self._given_away:
+                rows.tensors[v] = own = output.new_empty(layout.N, v.width)
+                arrays[i] = own.data_ptr()
             else:
                 rows.made[v] = (block, place)
                 arrays[i] = block.pointers[place]
                 place += 1
-        self.program.run(layout, arrays, statics, x.dtype)
-        d_input = None if self.d_input is None else rows.own(self.d_input)
-        return d_input, self._of_statics(rows, statics, need_statics), d_first
+        self.program.run(layout, arrays, statics, output.dtype)
+        d_statics = self._of_statics(rows, statics, need_statics)
+        return rows.each_own(self.d_inputs), d_statics, d_first
 
     def _of_statics(self, rows: "Rows", statics: Sequence[Tensor], need: Sequence[bool]) -> list[Tensor | None]:
         found: list[Tensor | None] = [None] * len(statics)
@@ -190,13 +193,13 @@ class Rows:
         forward: ForwardProgram,
         layout: Layout,
         saved: Saved,
-        x: Tensor,
+        inputs: Sequence[Tensor],
         output: Tensor,
         states: Sequence[Tensor | None],
     ) -> None:
         self._plan, self._stored = forward.plan, forward.kept
-        self._layout, self._saved, self._states, self._like = layout, saved, states, x
-        self._ends = {forward.output: output, forward.inputs[0]: x}
+        self._layout, self._saved, self._states, self._like = layout, saved, states, output
+        self._ends = {forward.output: output, **dict(zip(forward.inputs, inputs, strict=True))}
         self.tensors: dict[Value, Tensor] = {}
         self.made: dict[Value, tuple[Block, int]] = {}
 
@@ -223,10 +226,16 @@ class Rows:
             return self._like.new_full((self._layout.N, 1), float(v.attr[0]))
         return self._earlier(*self._history(v))
 
-    def own(self, v: Value) -> Tensor:
-        """A value's rows in memory of their own."""
-        rows = self.of(v)
-        return rows if v in self.tensors and v.op not in ("slice", "broadcast") else rows.clone()
+    def each_own(self, values: Sequence[Value | None]) -> list[Tensor | None]:
+        """The values' rows, each in memory of its own, the same value twice included."""
+        found: list[Tensor | None] = []
+        for k, v in enumerate(values):
+            rows = None if v is None else self.of(v)
+            if rows is None or (v in self.tensors and v.op not in ("slice", "broadcast") and v not in values[:k]):
+                found.append(rows)
+            else:
+                found.append(rows.clone())
+        return found
 
     def _history(self, state: Value) -> tuple[Tensor, Tensor | None]:
         i = list(self._plan.states.values()).index(state)

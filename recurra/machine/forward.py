@@ -25,10 +25,11 @@ def reads(values: Sequence[Value], more: Iterable[Value] = ()) -> dict[Value, No
     return {v: None for v in wanted if v.is_row and v not in inside}
 
 
-def roots(backward: Backward) -> list[Value]:
-    """The rows that become gradients of statics and inputs."""
+def roots(backward: Backward, need_inputs: Sequence[bool] | None = None) -> list[Value]:
+    """The rows that become gradients of statics and inputs; need_inputs: which inputs count, None for all."""
     rows = [v for _, a, b in backward.matrices for v in (a, b)] + [r for _, r in backward.vectors]
-    return [*rows, *(d for d in backward.d_inputs.values() if d is not None)]
+    inputs = [*backward.d_inputs.values()]
+    return [*rows, *(d for k, d in enumerate(inputs) if d is not None and (need_inputs is None or need_inputs[k]))]
 
 
 class ForwardProgram:
@@ -47,8 +48,8 @@ class ForwardProgram:
         self.inputs = [memory.store(v) for v in plan.inputs.values()]
         self.initial = [memory.array(s.width) for s in states]
         self.last = [memory.array(s.width) for s in states]
-        self.output_is_input = plan.output in stored
-        self.output = stored[plan.output][0] if self.output_is_input else memory.store(plan.output)
+        self.output = stored[plan.output][0] if plan.output in stored else memory.store(plan.output)
+        self.output_is_input = self.output in self.inputs
         self.output_width, self.state_widths = plan.output.width, [s.width for s in states]
 
         between = reads(plan.after, [plan.output])  # what the last part reads of the others, or of previous states
@@ -104,13 +105,20 @@ class ForwardProgram:
         return blank
 
     def run(
-        self, layout: Layout, x: Tensor, statics: Sequence[Tensor], states: Sequence[Tensor | None], keep: bool
+        self,
+        layout: Layout,
+        inputs: Sequence[Tensor],
+        statics: Sequence[Tensor],
+        states: Sequence[Tensor | None],
+        keep: bool,
     ) -> tuple[Tensor, list[Tensor], Block | None]:
         """Output (one row for each of x's), last states, and the lasting arrays if they are to be kept."""
         arrays = self._blank[keep].copy()
-        arrays[self.inputs[0]] = x.data_ptr()
+        x = inputs[0]
+        for i, rows in zip(self.inputs, inputs):
+            arrays[i] = rows.data_ptr()
         if self.output_is_input:
-            output = x.clone()
+            output = inputs[self.inputs.index(self.output)].clone()
         else:
             output = x.new_empty(*x.shape[:-1], self.output_width)
             arrays[self.output] = output.data_ptr()

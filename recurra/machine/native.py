@@ -12,6 +12,8 @@ from recurra.machine.program import available, library, threads
 from recurra.program.layout import Layout
 from recurra.program.plan import Backward, Plan
 
+Needs = tuple[bool, ...]  # for each input, whether its gradient is asked for
+
 
 def prepare(plan: Plan, backward: Backward | None) -> "NativeExecutor":
     """The executor of a plan; Unsupported, with the user's line, where the machine cannot run it."""
@@ -29,9 +31,9 @@ class NativeExecutor:
         self.plan, self._derivative = plan, backward
         self._forward = ForwardProgram(plan, backward, 1)
         self._reverse: ForwardProgram | None = None
-        self._backward: dict[tuple[bool, bool], BackwardProgram] = {}
+        self._backward: dict[tuple[bool, Needs], BackwardProgram] = {}
         if backward is not None:
-            self._backward_program(False, True)  # what the machine cannot run is refused now
+            self._backward_program(False, (True,) * len(plan.inputs))  # what the machine cannot run is refused now
 
     def _forward_program(self, reverse: bool) -> ForwardProgram:
         if not reverse:
@@ -40,12 +42,12 @@ class NativeExecutor:
             self._reverse = ForwardProgram(self.plan, self._derivative, -1)
         return self._reverse
 
-    def _backward_program(self, reverse: bool, need_input: bool) -> BackwardProgram:
-        found = self._backward.get((reverse, need_input))
+    def _backward_program(self, reverse: bool, need_inputs: Needs) -> BackwardProgram:
+        found = self._backward.get((reverse, need_inputs))
         if found is None:
             assert self._derivative is not None
-            found = BackwardProgram(self._forward_program(reverse), self._derivative, need_input)
-            self._backward[reverse, need_input] = found
+            found = BackwardProgram(self._forward_program(reverse), self._derivative, need_inputs)
+            self._backward[reverse, need_inputs] = found
         return found
 
     def forward(
@@ -58,11 +60,11 @@ class NativeExecutor:
     ) -> tuple[Tensor, list[Tensor], Saved]:
         """Output, last states (B, n), and what backward needs.
 
-        inputs: one, with N rows; states (B, n), or None for zeros; all contiguous. The output has the input's shape
-        but for its width.
+        inputs: those of the plan, with N rows; states (B, n), or None for zeros; all contiguous. The output has the
+        first input's shape but for its width.
         """
         program = self._forward_program(layout.reverse)
-        output, last, block = program.run(layout, inputs[0], statics, states, keep)
+        output, last, block = program.run(layout, inputs, statics, states, keep)
         return output, last, Saved(program, block)
 
     def backward(
@@ -75,15 +77,12 @@ class NativeExecutor:
         output: Tensor,
         d_output: Tensor | None,
         d_last: Sequence[Tensor | None],
-        need_inputs: bool,
+        need_inputs: Needs,
         need_statics: Sequence[bool],
     ) -> tuple[list[Tensor | None], list[Tensor | None], list[Tensor]]:
         """Gradients of inputs, statics and first states; None where not asked for, or where nothing depends on it."""
         program = self._backward_program(layout.reverse, need_inputs)
-        d_input, d_statics, d_states = program.run(
-            layout, saved, inputs[0], statics, states, output, d_output, d_last, need_statics
-        )
-        return [d_input], d_statics, d_states
+        return program.run(layout, saved, inputs, statics, states, output, d_output, d_last, need_statics)
 
     def session(self, batch: int, statics: Sequence[Tensor], states: Sequence[Tensor]) -> "NativeSession":
         """A handle for streaming: `states` are read and written in place."""

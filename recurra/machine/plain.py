@@ -147,7 +147,7 @@ class PlainExecutor:
         output: Tensor,
         d_output: Tensor | None,
         d_last: Sequence[Tensor | None],
-        need_inputs: bool,
+        need_inputs: Sequence[bool],
         need_statics: Sequence[bool],
     ) -> tuple[list[Tensor | None], list[Tensor | None], list[Tensor | None]]:
         """Gradients of inputs, statics and first states; None where they are not asked for."""
@@ -166,8 +166,8 @@ class PlainExecutor:
             env |= rows
             evaluate(b.before, env, layout.N, like)
             d_inputs = [
-                None if v is None or not need_inputs else _rows(_value(v, env, like), layout.N, v.width)
-                for v in b.d_inputs.values()
+                None if v is None or not needed else _rows(_value(v, env, like), layout.N, v.width)
+                for v, needed in zip(b.d_inputs.values(), need_inputs, strict=True)
             ]
             return d_inputs, self._weights(b, layout, env, statics, need_statics, like), list(d_states)
 

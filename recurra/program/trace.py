@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import _disable_current_modes
 
-from recurra.cell import Cell, split
+from recurra.cell import Cell, innermost, split
 from recurra.errors import CellError
 from recurra.program.fingerprint import Fingerprint, is_library
 from recurra.program.plan import Step
@@ -49,7 +49,8 @@ def trace(cell: Cell, weights: Mapping[str, Tensor]) -> tuple[Step, Sample]:
     for a step that cannot be a program. Call it inside `outside_transforms`.
     """
     _refuse_hidden_inputs(cell)
-    taken = {n for t in weights.values() for n in t.shape} | {cell.input_size, *cell.state_sizes.values()}
+    taken = {n for t in weights.values() for n in t.shape}
+    taken |= {cell.input_size, *cell.side_sizes.values(), *cell.state_sizes.values()}
     first, second = [b for b in _PRIMES if b not in taken][:2]
     trial, standing = _copy(cell, weights)
     before = Fingerprint(trial)
@@ -90,13 +91,14 @@ def _record(cell: Cell, weights: Mapping[str, Tensor], batch: int) -> tuple[Step
     def row(n: int) -> Tensor:
         return torch.randn(batch, n, dtype=dtype, generator=numbers).to(device)
 
-    x, states = row(cell.input_size), tuple(row(n) for n in cell.state_sizes.values())
-    kept = tuple(t.clone() for t in (x, *states))
-    leaf_x = recorder.bind(x, recorder.graph.leaf("input", type(cell).step.__code__.co_varnames[1], cell.input_size))
+    sizes = {_input_name(cell): cell.input_size, **cell.side_sizes}
+    inputs = {k: recorder.graph.leaf("input", k, n) for k, n in sizes.items()}
     leaves = {k: recorder.graph.leaf("state", k, n) for k, n in cell.state_sizes.items()}
-    for t, v in zip(states, leaves.values(), strict=True):
+    rows = [row(n) for n in (*sizes.values(), *cell.state_sizes.values())]
+    kept = tuple(t.clone() for t in rows)
+    for t, v in zip(rows, (*inputs.values(), *leaves.values()), strict=True):
         recorder.bind(t, v)
-    out = _run(cell, weights, recorder, (x, *states))
+    out = _run(cell, weights, recorder, rows)
     for t in out:
         if t.dtype != dtype:
             raise Untraceable(f"the step returns {t.dtype}, and its rows are {dtype}", definition(cell))
@@ -106,9 +108,15 @@ def _record(cell: Cell, weights: Mapping[str, Tensor], batch: int) -> tuple[Step
             raise Untraceable(str(v.attr[0]), v.line)
     for name, v in zip([*leaves, "y"], [*values[-len(leaves) :], values[0]], strict=True):
         recorder.call(v, name)
-    rows = [recorder.row(v, n) for v, n in zip(values, [t.shape[1] for t in out], strict=True)]
-    step = Step(type(cell).__name__, {"x": leaf_x}, leaves, tuple(rows[-len(leaves) :]), rows[0])
-    return step, Sample(kept[:1], kept[1:], out[0], tuple(out[-len(leaves) :]), dict(weights))
+    ends = [recorder.row(v, n) for v, n in zip(values, [t.shape[1] for t in out], strict=True)]
+    step = Step(type(cell).__name__, inputs, leaves, tuple(ends[-len(leaves) :]), ends[0])
+    n = len(inputs)
+    return step, Sample(kept[:n], kept[n:], out[0], tuple(out[-len(leaves) :]), dict(weights))
+
+
+def _input_name(cell: Cell) -> str:
+    """What the user's step calls its input."""
+    return type(innermost(cell)).step.__code__.co_varnames[1]
 
 
 def _run(cell: Cell, weights: Mapping[str, Tensor], recorder: "Recorder", rows: Sequence[Tensor]) -> list[Tensor]:
@@ -149,7 +157,7 @@ def _run(cell: Cell, weights: Mapping[str, Tensor], recorder: "Recorder", rows: 
     for name, value in watch.named.items():
         recorder.call(value, name)
     try:
-        y, nexts = split(cell.step, cell.state_names, tuple(rows[1:]), out)
+        y, nexts = split(cell.step, cell.state_names, tuple(rows[-len(cell.state_sizes) :]), out)
     except CellError as error:
         raise BrokenContract(str(error)) from error
     return [y, *nexts] if y is not nexts[0] else list(nexts)
@@ -185,8 +193,8 @@ def _unwrapped(t: Tensor) -> Tensor:
 
 
 def definition(cell: Cell) -> str:
-    """Where the cell's step begins, in the user's file."""
-    code = type(cell).step.__code__
+    """Where the cell's step begins, in the user's file; of a wrapper, that of the cell inside."""
+    code = type(innermost(cell)).step.__code__
     return place(code.co_filename, code.co_firstlineno)
 
 

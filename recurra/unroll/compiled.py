@@ -44,8 +44,9 @@ class Compiled:
         self.cell = weakref.ref(cell)
         self.name = type(cell).__name__
         self.input_size = cell.input_size
+        self.side_sizes = dict(cell.side_sizes)
         self.zeros = (None,) * len(cell.state_sizes)
-        self.zero_start = type(cell).initial is Cell.initial
+        self.zero_start = cell.starts_at_zero
         self._fingerprint = Fingerprint(cell)
         self._places, self._aliases = _places(cell)
         self._ties = [(self._places[first], places) for places, first in self._aliases.values()]

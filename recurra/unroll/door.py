@@ -17,7 +17,17 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.compiler import is_compiling
 
-from recurra.cell import Cell, check_dtypes, check_input, check_lengths, check_states, check_tensor, initial_states
+from recurra.cell import (
+    Cell,
+    call_sides,
+    check_dtypes,
+    check_input,
+    check_lengths,
+    check_sides,
+    check_states,
+    check_tensor,
+    initial_states,
+)
 from recurra.errors import StrictError
 from recurra.program.layout import Layout
 from recurra.scan import scan
@@ -84,18 +94,20 @@ def unroll(
     lengths: Tensor | None = None,
     reverse: bool = False,
     weights: Weights | None = None,
+    sides: States | None = None,
 ) -> tuple[Tensor, States]:
     """Runs `cell` over x (T, B, D): outputs (T, B, m) and last states, as `scan` defines them, as fast as may be.
 
     weights: tensors by name that stand in for the cell's parameters and buffers, as in `torch.func.functional_call`.
+    sides: what the step of a wrapper reads beside x, (T, B, width) each; None: `cell.sides(x)`.
     Raises what `scan` raises; StrictError for a fall-back in strict mode.
     """
     if is_compiling():
-        return _scan(cell, x, states, lengths, reverse, weights)
+        return _scan(cell, x, states, lengths, reverse, weights, sides)
     if _tracing() is not None:
         if _here.visits is not None:
             _here.visits.append(Visit(cell, None, "scan", _RECORDING, "", x.shape[0], x.shape[1], weights))
-        return _scan(cell, x, states, lengths, reverse, weights)
+        return _scan(cell, x, states, lengths, reverse, weights, sides)
     compiled, tensors = find(cell, weights)
     if x.__class__ not in _TENSORS:
         check_tensor(compiled.name, x)
@@ -103,20 +115,22 @@ def unroll(
     if len(shape) != 3 or shape[2] != compiled.input_size:
         check_input(compiled.name, x, compiled.input_size)
     T, B, _ = shape
-    reason = compiled.reason or _unfit(compiled, x, states)
+    sides = () if sides is None and not compiled.side_sizes else _sides(compiled, cell, x, weights, sides)
+    reason = compiled.reason or _unfit(compiled, x, sides, states)
     if reason:
-        return _fall_back(compiled, cell, x, states, lengths, reverse, weights, reason)
+        return _fall_back(compiled, cell, x, states, lengths, reverse, weights, sides, reason)
     if states is not None:
         states = check_states(compiled.name, cell.state_sizes, states, B)
     elif not compiled.zero_start:
         states = _initial(cell, x, B, weights)
     packing = None if lengths is None else pack(check_lengths(lengths, T, B), T, reverse, x.device)
     if packing is None:
-        y, last = _run(compiled, cell, compiled.layout(T, B, reverse), x, states, tensors, weights)
+        y, last = _run(compiled, cell, compiled.layout(T, B, reverse), (x, *sides), states, tensors, weights)
         return y.view(T, B, -1) if y.numel() else y.reshape(T, B, y.shape[-1]), last
     if states is not None:
         states = packing.sorted(states)
-    y, last = _run(compiled, cell, packing.layout, packing.rows(x), states, tensors, weights)
+    inputs = tuple(packing.rows(t) for t in (x, *sides))
+    y, last = _run(compiled, cell, packing.layout, inputs, states, tensors, weights)
     return packing.padded(y, T), packing.unsorted(last)
 
 
@@ -127,28 +141,60 @@ def unroll_packed(
     states: States | None = None,
     reverse: bool = False,
     weights: Weights | None = None,
+    sides: States | None = None,
 ) -> tuple[Tensor, States]:
-    """The same over PackedSequence's layout: data (N, D) step after step; sequences and states by falling length."""
+    """The same over PackedSequence's layout: data (N, D) step after step; sequences and states by falling length.
+
+    sides: (N, width) each.
+    """
     if is_recording():
-        return _packed_scan(None, cell, data, batch_sizes, states, reverse, weights, "")
+        return _packed_scan(None, cell, data, batch_sizes, states, reverse, weights, sides, "")
     compiled, tensors = find(cell, weights)
     check_input(compiled.name, data, compiled.input_size, "rows")
-    reason = compiled.reason or _unfit(compiled, data, states)
+    if sides is not None:
+        sides = check_sides(compiled.name, compiled.side_sizes, sides, data)
+    elif not compiled.side_sizes:
+        sides = ()
+    else:
+        sides = _packed_sides(compiled, cell, data, batch_sizes, weights)
+    reason = compiled.reason or _unfit(compiled, data, sides, states)
     if reason:
-        return _packed_scan(compiled, cell, data, batch_sizes, states, reverse, weights, reason)
+        return _packed_scan(compiled, cell, data, batch_sizes, states, reverse, weights, sides, reason)
     sizes = tuple(batch_sizes.tolist())
     B = sizes[0] if sizes else 0
     if states is not None:
         states = check_states(compiled.name, cell.state_sizes, states, B)
     elif not compiled.zero_start:
         states = _initial(cell, data, B, weights)
-    return _run(compiled, cell, Layout(len(sizes), B, sizes, reverse), data, states, tensors, weights)
+    return _run(compiled, cell, Layout(len(sizes), B, sizes, reverse), (data, *sides), states, tensors, weights)
 
 
-def _unfit(compiled: Compiled, x: Tensor, states: States | None) -> str:
+def _sides(compiled: Compiled, cell: Cell, x: Tensor, weights: Weights | None, sides: States | None) -> States:
+    """The rows beside x (T, B, D) that a wrapper's step reads: those given, checked, or those that it makes itself."""
+    if sides is not None:
+        return check_sides(compiled.name, compiled.side_sizes, sides, x)
+    if weights is None:
+        return call_sides(cell, x)
+    made: States = call_with(cell, weights, lambda: call_sides(cell, x))
+    return made
+
+
+def _packed_sides(compiled: Compiled, cell: Cell, data: Tensor, batch_sizes: Tensor, weights: Weights | None) -> States:
+    """The same for packed rows: those of a padded call, of which x has no memory, because its numbers are not read."""
+    mask = _within(batch_sizes).to(data.device)
+    padded = data.new_zeros(()).expand(*mask.shape, data.shape[1])
+    return tuple(s[mask] for s in _sides(compiled, cell, padded, weights, None))
+
+
+def _within(batch_sizes: Tensor) -> Tensor:
+    """(T, B): whether a sequence reaches a step."""
+    return torch.arange(int(batch_sizes[0]) if len(batch_sizes) else 0) < batch_sizes[:, None]
+
+
+def _unfit(compiled: Compiled, x: Tensor, sides: States, states: States | None) -> str:
     """Why these tensors cannot go to the machine; "" when they can."""
     reason = _foreign(compiled, x)
-    for s in () if states is None else states:
+    for s in sides if states is None else (*sides, *states):
         reason = reason or _foreign(compiled, s)
     if reason:
         return reason
@@ -169,27 +215,31 @@ def _run(
     compiled: Compiled,
     cell: Cell,
     layout: Layout,
-    x: Tensor,
+    inputs: States,
     states: States | None,
     tensors: list[Tensor],
     weights: Weights | None,
 ) -> tuple[Tensor, States]:
-    """x: (N, D), or (T, B, D) when all sequences are as long. Returns rows (N, m) and the last states."""
+    """inputs: (N, n) each, or (T, B, n) when all sequences are as long. Returns rows (N, m) and the last states."""
     statics = compiled.statics(tensors)
     first: Sequence[Tensor | None] = compiled.zeros if states is None else [s.contiguous() for s in states]
     if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
         _note(cell, compiled, weights, "PyTorch", layout, "a function transform or forward mode is active")
-        return run_in_pytorch(compiled, layout, x.reshape(layout.N, compiled.input_size), first, statics)
+        return run_in_pytorch(compiled, layout, _rows(layout, inputs), first, statics)
     if _here.visits is not None:
         _note(cell, compiled, weights, "native machine", layout)
-    if torch.is_grad_enabled() and (x.requires_grad or _differentiable(statics) or _differentiable(first)):
-        rows = x.reshape(layout.N, compiled.input_size).contiguous()
-        y, *last = _apply(compiled, layout, len(first), rows, *first, *statics)
+    if torch.is_grad_enabled() and (_differentiable(inputs) or _differentiable(statics) or _differentiable(first)):
+        ends = len(inputs), len(inputs) + len(first)
+        y, *last = _apply(compiled, layout, ends, *[t.contiguous() for t in _rows(layout, inputs)], *first, *statics)
         return y, tuple(last)
     assert compiled.executor is not None
     # the machine reads memory: that x still has two axes more than rows is all the same to it
-    y, last, _ = compiled.executor.forward(layout, [x.contiguous()], statics, first, False)
+    y, last, _ = compiled.executor.forward(layout, [t.contiguous() for t in inputs], statics, first, False)
     return y, tuple(last)
+
+
+def _rows(layout: Layout, inputs: States) -> list[Tensor]:
+    return [t.reshape(layout.N, t.shape[-1]) for t in inputs]
 
 
 def _differentiable(tensors: Iterable[Tensor | None]) -> bool:
@@ -222,11 +272,17 @@ def call_with(cell: Cell, weights: Weights, function: Any) -> Any:
 
 
 def _scan(
-    cell: Cell, x: Tensor, states: States | None, lengths: Tensor | None, reverse: bool, weights: Weights | None
+    cell: Cell,
+    x: Tensor,
+    states: States | None,
+    lengths: Tensor | None,
+    reverse: bool,
+    weights: Weights | None,
+    sides: States | None,
 ) -> tuple[Tensor, States]:
     if weights is None:
-        return scan(cell, x, states, lengths, reverse)
-    found: tuple[Tensor, States] = call_with(cell, weights, lambda: scan(cell, x, states, lengths, reverse))
+        return scan(cell, x, states, lengths, reverse, sides)
+    found: tuple[Tensor, States] = call_with(cell, weights, lambda: scan(cell, x, states, lengths, reverse, sides))
     return found
 
 
@@ -238,6 +294,7 @@ def _fall_back(
     lengths: Tensor | None,
     reverse: bool,
     weights: Weights | None,
+    sides: States,
     reason: str,
 ) -> tuple[Tensor, States]:
     """scan, and nobody can say that it was silent: an error in strict mode, and told by `explain`."""
@@ -246,7 +303,7 @@ def _fall_back(
     if _here.visits is not None:
         _here.visits.append(Visit(cell, compiled, "scan", reason, line, x.shape[0], x.shape[1], weights))
     try:
-        return _scan(cell, x, states, lengths, reverse, weights)
+        return _scan(cell, x, states, lengths, reverse, weights, sides)
     except RuntimeError:
         if not autocast_is_on(x):
             check_dtypes(
@@ -297,17 +354,20 @@ def _packed_scan(
     states: States | None,
     reverse: bool,
     weights: Weights | None,
+    sides: States | None,
     reason: str,
 ) -> tuple[Tensor, States]:
-    T, B = len(batch_sizes), int(batch_sizes[0]) if len(batch_sizes) else 0
-    mask = (torch.arange(B) < batch_sizes[:, None]).to(data.device)
-    padded = data.new_zeros(T, B, data.shape[1])
-    padded = padded.index_put((mask,), data)  # in the order of the packed rows
+    mask = _within(batch_sizes).to(data.device)
+
+    def padded(rows: Tensor) -> Tensor:  # the packed rows in order
+        return rows.new_zeros(*mask.shape, rows.shape[1]).index_put((mask,), rows)
+
+    beside = None if sides is None else tuple(padded(s) for s in sides)
     lengths = mask.sum(0).cpu()
     if compiled is None:
-        y, last = _scan(cell, padded, states, lengths, reverse, weights)
+        y, last = _scan(cell, padded(data), states, lengths, reverse, weights, beside)
     else:
-        y, last = _fall_back(compiled, cell, padded, states, lengths, reverse, weights, reason)
+        y, last = _fall_back(compiled, cell, padded(data), states, lengths, reverse, weights, beside or (), reason)
     return y[mask], last
 
 

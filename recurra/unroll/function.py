@@ -15,39 +15,43 @@ from recurra.unroll.compiled import Compiled
 
 
 class SequenceOperation(torch.autograd.Function):
-    """apply(compiled, layout, number of states, rows, *first states or None, *statics) -> output, *last states."""
+    """apply(compiled, layout, ends, *inputs, *first states or None, *statics) -> output, *last states.
+
+    ends: where, among the tensors, the inputs end and the states end.
+    """
 
     @staticmethod
-    def forward(ctx: Any, compiled: Compiled, layout: Layout, count: int, rows: Tensor, *rest: Any) -> Any:
-        states, statics = rest[:count], rest[count:]
+    def forward(ctx: Any, compiled: Compiled, layout: Layout, ends: tuple[int, int], *given: Any) -> Any:
+        a, b = ends
         assert compiled.executor is not None
-        output, last, ctx.kept = compiled.executor.forward(layout, [rows], statics, states, True)
-        ctx.compiled, ctx.layout, ctx.count = compiled, layout, count
-        ctx.save_for_backward(rows, output, *rest)
+        output, last, ctx.kept = compiled.executor.forward(layout, given[:a], given[b:], given[a:b], True)
+        ctx.compiled, ctx.layout, ctx.ends = compiled, layout, ends
+        ctx.save_for_backward(output, *given)
         ctx.set_materialize_grads(False)
         return (output, *last)
 
     @staticmethod
     def backward(ctx: Any, d_output: Tensor | None, *d_last: Tensor | None) -> Any:
-        rows, output, *rest = ctx.saved_tensors
-        states, statics = rest[: ctx.count], rest[ctx.count :]
+        output, *given = ctx.saved_tensors
+        a, b = ctx.ends
         need = ctx.needs_input_grad[3:]
         if torch.is_grad_enabled() or not ctx.layout.N or _mapped((d_output, *d_last)):
-            return None, None, None, *_again(ctx, rows, states, statics, need, (d_output, *d_last))
-        d_rows, d_statics, d_states = ctx.compiled.executor.backward(
+            return None, None, None, *_again(ctx, given, need, (d_output, *d_last))
+        states = given[a:b]
+        d_inputs, d_statics, d_states = ctx.compiled.executor.backward(
             ctx.layout,
             ctx.kept,
-            [rows],
-            statics,
+            given[:a],
+            given[b:],
             states,
             output,
             _dense(d_output),
             [_dense(d) for d in d_last],
-            need[0],
-            need[1 + ctx.count :],
+            need[:a],
+            need[b:],
         )
         d_states = [None if s is None else d for s, d in zip(states, d_states, strict=True)]
-        return None, None, None, d_rows[0], *d_states, *d_statics
+        return None, None, None, *d_inputs, *d_states, *d_statics
 
 
 def _mapped(d: Sequence[Tensor | None]) -> bool:
@@ -61,19 +65,13 @@ def _dense(d: Tensor | None) -> Tensor | None:
 
 
 def _again(
-    ctx: Any,
-    rows: Tensor,
-    states: Sequence[Tensor | None],
-    statics: Sequence[Tensor],
-    need: Sequence[bool],
-    d: Sequence[Tensor | None],
+    ctx: Any, given: Sequence[Tensor | None], need: Sequence[bool], d: Sequence[Tensor | None]
 ) -> list[Tensor | None]:
     """The gradients as differentiable PyTorch: the plan is run once more, from the inputs."""
-    create = torch.is_grad_enabled()
-    given = [rows, *states, *statics]
+    create, (a, b) = torch.is_grad_enabled(), ctx.ends
     wanted = [t for t, n in zip(given, need, strict=True) if n and t is not None]
     with torch.enable_grad():
-        output, last = run_in_pytorch(ctx.compiled, ctx.layout, rows, states, statics)
+        output, last = run_in_pytorch(ctx.compiled, ctx.layout, given[:a], given[a:b], given[b:])
         pairs = [(y, g) for y, g in zip((output, *last), d, strict=True) if g is not None and y.requires_grad]
         found = iter(
             torch.autograd.grad(
@@ -86,11 +84,15 @@ def _again(
 
 
 def run_in_pytorch(
-    compiled: Compiled, layout: Layout, rows: Tensor, states: Sequence[Tensor | None], statics: Sequence[Tensor]
+    compiled: Compiled,
+    layout: Layout,
+    inputs: Sequence[Any],
+    states: Sequence[Tensor | None],
+    statics: Sequence[Any],
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """The plan as ordinary PyTorch: what higher derivatives, forward mode and vmap go through."""
     plan = compiled.plan
     assert plan is not None
     widths = [s.width for s in plan.states.values()]
-    first = [rows.new_zeros(layout.B, n) if s is None else s for s, n in zip(states, widths, strict=True)]
-    return plain.run(plan, layout, [rows], statics, first)
+    first = [inputs[0].new_zeros(layout.B, n) if s is None else s for s, n in zip(states, widths, strict=True)]
+    return plain.run(plan, layout, inputs, statics, first)

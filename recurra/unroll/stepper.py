@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from recurra.cell import Cell, initial_states
+from recurra.errors import InputError
 from recurra.unroll.compiled import Weights, find
 from recurra.unroll.door import call_with, refuse_in_strict, unroll
 
@@ -26,6 +27,11 @@ class Stepper:
     def refresh(self, weights: Weights | None, keep_states: bool = False) -> None:
         """Takes the weights as they are now. The states begin anew unless they are kept."""
         self.compiled, tensors = find(self.cell, weights)
+        if self.compiled.side_sizes:
+            raise InputError(
+                f"{self.compiled.name} reads {', '.join(self.compiled.side_sizes)} beside x at every step, and a "
+                "session has x alone. Call layer.eval() first, or make the session of the layer without the wrapper."
+            )
         names = self.compiled.names
         self.weights = {name: t.detach().clone() for name, t in zip(names, tensors, strict=True)}
         if not keep_states:
