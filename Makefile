@@ -6,13 +6,14 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SOURCES := $(wildcard native/*.cpp native/*.h)
 
-.PHONY: help setup demo test check bench bench-published wheel docs clean
+.PHONY: help setup demo test check bench rivals bench-published wheel docs clean
 
 help:
 	@echo "make demo   train a small language model for about a minute and let it write"
 	@echo "make test   run the tests"
 	@echo "make check  ruff and mypy"
 	@echo "make bench  time every case against its rival (ARGS= for its options)"
+	@echo "make rivals install JAX and onnxruntime, which the benchmark measures too where they are"
 	@echo "make bench-published  accelerate a published model: the same numbers, and the time"
 	@echo "make docs   run every snippet of README and docs, follow every link between them"
 	@echo "make wheel  build a wheel into dist/"
@@ -45,6 +46,9 @@ check: setup
 
 bench: setup
 	$(BIN)/python -m benchmarks $(ARGS)
+
+rivals: setup
+	$(PIP) install -c constraints.txt 'jax[cpu]' onnx onnxruntime
 
 bench-published: setup
 	$(PIP) install --no-deps resemblyzer

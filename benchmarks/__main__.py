@@ -3,20 +3,18 @@
 import argparse
 import os
 import re
-import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 
-from benchmarks import report
+from benchmarks import children, report
 from benchmarks.goals import GOALS, Goal
 from benchmarks.machine import Machine
 from benchmarks.records import Result, Run, Setting
-
-KEEPING = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "100000000000"}  # glibc gives nothing back to the system
 
 
 def arguments(words: list[str] | None = None) -> argparse.Namespace:
@@ -29,18 +27,6 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--json", metavar="FILE", type=Path, help="write every time to FILE")
     parser.add_argument("--write", metavar="PAGE", type=Path, help="put the table into this page")
     return parser.parse_args(words)
-
-
-def child(setting: Setting, malloc: str) -> Iterator[Machine | Result]:
-    """Runs one setting in a process of its own; in strict mode, so that a fall-back is an error and not a slow row."""
-    environment = os.environ | {"RECURRA_STRICT": "1"} | (KEEPING if malloc == "keeping" else {})
-    command = [sys.executable, "-m", "benchmarks.child", msgspec.json.encode(setting).decode()]
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        for number, line in enumerate(process.stdout):
-            yield msgspec.json.decode(line, type=Result) if number else msgspec.json.decode(line, type=Machine)
-    if process.returncode:
-        raise SystemExit(f"The measuring process ended with status {process.returncode}, see above.")
 
 
 def settings(threads: list[int], runs: int, quick: bool) -> Iterator[tuple[int, str, int]]:
@@ -60,12 +46,27 @@ def tell(goals: list[Goal], run: Run) -> None:
     for goal in goals:
         if goal.case != result.case:
             continue
-        text = result.error
+        text = result.error or result.lost or report.missing(goal, result)
         if not text:
-            rival = f"{goal.against} {result.times[goal.against].label}".strip()
-            text = f"{report.ratio(goal, result):.2f}, goal {goal.at(run.threads):.2f}"
-            text += f" (against {rival}, difference {result.worst:.0e}{others})"
+            rival = report.variant(goal, result)
+            text = f"{report.ratio(goal, result):.2f}, goal {report.wanted(goal, run.threads)} (against {rival}"
+            text += "".join(f", {who} off by {size:.0e}" for who, size in result.differences.items()) + f"{others})"
         print(f"{run.threads}t {run.malloc} {goal.id}: {text}", flush=True)
+
+
+def run(goals: list[Goal], threads: list[int], count: int, quick: bool) -> tuple[list[Machine], list[Run]]:
+    """Measures, telling every row as soon as it is known; with it the different machines or checkouts that were met."""
+    machines: list[Machine] = []
+    runs: list[Run] = []
+    for number, malloc, width in settings(threads, count, quick):
+        for found in children.measured(Setting([goal.id for goal in goals], width, quick), malloc):
+            if isinstance(found, Result):
+                runs.append(Run(width, malloc, number, found))
+                tell(goals, runs[-1])
+            elif found not in machines:
+                machines.append(found)
+                print(found, flush=True)
+    return machines, runs
 
 
 def main() -> int:
@@ -76,26 +77,18 @@ def main() -> int:
         return 0 if goals else 2
     threads = [int(word) for word in chosen.threads.split(",")]
     count = chosen.runs or (1 if chosen.quick else 3)
-    runs: list[Run] = []
-    machine: Machine | None = None
     start = time.monotonic()
-    for number, malloc, width in settings(threads, count, chosen.quick):
-        for found in child(Setting([goal.id for goal in goals], width, chosen.quick), malloc):
-            if isinstance(found, Machine):
-                if machine is None:
-                    print(found, flush=True)
-                machine = found
-            else:
-                runs.append(Run(width, malloc, number, found))
-                tell(goals, runs[-1])
-    assert machine is not None
+    with tempfile.TemporaryDirectory(prefix="recurra-bench-") as compiled:  # so that every benchmark compiles once
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = compiled
+        machines, runs = run(goals, threads, count, chosen.quick)
     lines = [report.line(goal, width, runs) for width in threads for goal in goals]
-    print(f"\n{report.table(lines)}\n\n{report.summary(lines)}, in {(time.monotonic() - start) / 60:.1f} minutes")
+    print(f"\n{report.page(machines, time.strftime('%Y-%m-%d'), count, lines)}")
+    print(f"\n{report.summary(lines)}, in {(time.monotonic() - start) / 60:.1f} minutes")
     if chosen.json:
-        chosen.json.write_bytes(msgspec.json.format(msgspec.json.encode({"machine": machine, "runs": runs})))
+        chosen.json.write_bytes(msgspec.json.format(msgspec.json.encode({"machines": machines, "runs": runs})))
     if chosen.write:
-        report.write(chosen.write, report.page(machine, time.strftime("%Y-%m-%d"), count, lines))
-    return 1 if any(line.error for line in lines) else 0
+        report.write(chosen.write, report.page(machines, time.strftime("%Y-%m-%d"), count, lines))
+    return 1 if any(line.error or line.lost for line in lines) else 0
 
 
 if __name__ == "__main__":

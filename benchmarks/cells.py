@@ -71,7 +71,46 @@ class Peephole(recurra.Cell):
         return o * torch.tanh(c), c
 
 
-GATES = {"lstm": 4, "gru": 3, "elman": 1, "peephole": 4}
+class LayerNormLSTM(recurra.Cell):
+    """An LSTM with both products and the cell state normalised (Ba, Kiros and Hinton 2016, equations 20 to 22)."""
+
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__(input_size, hidden_size)
+        self.wx = nn.Linear(input_size, 4 * hidden_size)
+        self.wh = nn.Linear(hidden_size, 4 * hidden_size, bias=False)
+        self.norm_x, self.norm_h = nn.LayerNorm(4 * hidden_size), nn.LayerNorm(4 * hidden_size)
+        self.norm_c = nn.LayerNorm(hidden_size)
+
+    def step(self, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        i, f, g, o = (self.norm_x(self.wx(x)) + self.norm_h(self.wh(h))).chunk(4, -1)
+        c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+        return torch.sigmoid(o) * torch.tanh(self.norm_c(c)), c
+
+
+class MinGRU(recurra.Cell):
+    """h_t = (1 - z_t) h_{t-1} + z_t g(v_t), gates by x alone, g above zero (Feng et al. 2024, appendix B).
+
+    With such a g the same sequence can be had by a scan over logarithms.
+    """
+
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__(input_size, hidden_size)
+        self.reads: nn.Module = nn.Linear(input_size, 2 * hidden_size)
+
+    def step(self, x: Tensor, h: Tensor) -> Tensor:
+        k, v = self.reads(x).chunk(2, -1)
+        return torch.lerp(h, torch.where(v >= 0, v + 0.5, torch.sigmoid(v)), torch.sigmoid(k))
+
+
+class MinGRUScan(MinGRU):
+    """What of a minGRU is left when its one product has been made: k and v are its input."""
+
+    def __init__(self, hidden_size: int) -> None:
+        super().__init__(2 * hidden_size, hidden_size)
+        self.reads = nn.Identity()
+
+
+GATES = {"lstm": 4, "gru": 3, "elman": 1, "peephole": 4, "layer-norm lstm": 4}
 TORCH: dict[str, Callable[[int, int], nn.RNNBase]] = {"lstm": nn.LSTM, "gru": nn.GRU, "elman": nn.RNN}
 OURS: dict[str, Callable[[int, int], nn.Module]] = {"lstm": recurra.LSTM, "gru": recurra.GRU, "elman": recurra.RNN}
 COPIES: dict[str, Callable[[int, int], recurra.Cell]] = {"lstm": Memory, "gru": Blend, "elman": Plain}

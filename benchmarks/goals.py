@@ -13,6 +13,10 @@ COPY = 1 / 1.05  # a user's copy may take at most 5 % longer than the layer it w
 POINTWISE = 1 / 1.1  # interpreting may cost 10 %
 ODD = 1 / 1.15  # an odd width may take at most 15 % longer per unit of work than H = 256
 
+FLAT = (100, 1_000, 10_000, 100_000)  # lengths over which the time of a step must stay the same,
+SAME = 1 / 1.05  # to 5 %
+TOLD = 0.0  # no goal: the ratio is told, and counts for nothing
+
 Shape = tuple[int, int, int]
 
 
@@ -21,6 +25,7 @@ class Goal:
     """In the case (kind, cell, shape) `who` must be `one` times (at 1 thread; `two` at 2) as fast as `against`.
 
     kind: a key of benchmarks.cases.CASES. shape: (B, T, H), the input as wide as the state. hope: what would please.
+    Where one or two is TOLD there is no goal.
     """
 
     kind: str
@@ -60,7 +65,8 @@ LAYERS = [
     goal("train", "gru", (32, 128, 256), 1.45, 1.9),
     goal("train", "gru", (16, 512, 256), 1.6, 2.0),
     goal("train", "elman", (32, 128, 256), 1.15, 1.6),
-    goal("train", "lstm", (1, 128, 128), 1.4),
+    goal("train", "lstm", (1, 128, 128), 1.4, 1.9),
+    goal("train", "lstm", (1, 512, 256), TOLD, 1.9),
     goal("train", "lstm", (8, 128, 128), 1.05, 1.3),
     goal("train", "lstm", (32, 128, 256), 1.1, 1.15),
     goal("train", "lstm", (64, 64, 512), 1.0),
@@ -75,6 +81,7 @@ LAYERS = [
     ),
     goal("stream", "lstm", (1, 1, 64), 15, against="cell", hope="1.5 us a step"),
     goal("stream", "lstm", (1, 1, 256), 2.5, against="cell"),
+    goal("second", "lstm", (8, 64, 64), 1.0),
     *(goal("call", cell, (1, 1, 64), 1.0) for cell in ("gru", "elman", "lstm")),
     *(
         goal("width", cell, (32, 128, width), ODD, against="H = 256")
@@ -87,7 +94,35 @@ OWN = [
     goal("own", "peephole", (1, 128, 128), 15, against="loop"),
     goal("own", "peephole", (8, 128, 128), 6, against="loop"),
     goal("own", "peephole", (32, 128, 256), 2, against="loop"),
+    goal("own", "layer-norm lstm", (1, 128, 128), 15, against="loop"),
+    goal("own", "layer-norm lstm", (8, 128, 128), 6, against="loop"),
+    goal("own", "layer-norm lstm", (32, 128, 256), 1.9, against="loop"),
+    goal("own", "layer-norm lstm", (8, 128, 128), 2.5, against="compile"),
 ]
+
+LINEAR = [
+    *(
+        goal("linear", "mingru scan", shape, 5)
+        for shape in ((16, 512, 256), (4, 4096, 256), (1, 512, 64), (1, 4096, 64), (1, 32768, 64))
+    ),
+    *(goal("linear", "mingru", (1, time, 64), 5) for time in (512, 4096, 32768)),
+    goal("linear", "mingru", (16, 512, 256), TOLD),  # its product, which is the same for all, is most of it
+]
+
+ABROAD = [
+    *(
+        goal("train", cell, shape, 1.4, against="jax")
+        for cell in ("lstm", "gru")
+        for shape in ((1, 128, 128), (8, 128, 128), (32, 128, 256), (16, 512, 256), (64, 64, 512))
+    ),
+    *(
+        goal("infer", cell, shape, TOLD, against="onnxruntime")
+        for cell in ("lstm", "gru")
+        for shape in ((1, 128, 128), (8, 128, 128), (32, 128, 256), (16, 512, 256), (64, 64, 512))
+    ),
+]
+
+STEPS = [goal("steps", "lstm", (8, FLAT[-1], 128), SAME, who=f"T = {T:,}", against="fastest") for T in FLAT]
 
 
 def copies(goals: list[Goal]) -> Iterator[Goal]:
@@ -110,4 +145,4 @@ PARTS = [
     *(goal("pointwise", "lstm", (1, 1000, width), POINTWISE, against="fused loop") for width in (128, 256, 512)),
 ]
 
-GOALS = [*LAYERS, *OWN, *copies(LAYERS), *PREPARE, *PARTS]
+GOALS = [*LAYERS, *OWN, *LINEAR, *ABROAD, *copies(LAYERS), *STEPS, *PREPARE, *PARTS]

@@ -1,5 +1,6 @@
 """What a ratio was measured on."""
 
+import importlib.metadata
 import platform
 import subprocess
 import tomllib
@@ -18,12 +19,25 @@ class Machine(msgspec.Struct, frozen=True):
     torch: str
     recurra: str
     commit: str
+    rivals: dict[str, str] = {}
 
     def __str__(self) -> str:
         return (
             f"{self.processor}, {self.cores} cores; {self.system}; Python {self.python}; PyTorch {self.torch}; "
-            f"Recurra {self.recurra} ({self.commit})"
+            + "".join(f"{name} {number}; " for name, number in self.rivals.items())
+            + f"Recurra {self.recurra} ({self.commit})"
         )
+
+
+def rivals() -> dict[str, str]:
+    """The versions of those that are installed and not of this project."""
+    found = {}
+    for name in ("jax", "onnxruntime", "torchrecurrent"):
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
 
 
 def processor() -> str:

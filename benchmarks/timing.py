@@ -4,7 +4,8 @@ import gc
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import ClassVar, Protocol
 
 import torch
 
@@ -13,6 +14,28 @@ from benchmarks.records import Time
 
 HOPELESS = 1.5  # a variant this much slower than another of the same name after warming up is not timed further
 SLICE = 0.004  # seconds a contestant runs at a time
+
+
+class Absent(Exception):
+    """A rival cannot be had here; its rows say why, and the run goes on."""
+
+
+class Runner(Protocol):
+    """What can be timed: seconds gives those of one call and unit of work, in the mean of so many calls.
+
+    Several of one name are variants, the fastest counts. elsewhere: seconds that other processes have computed for it.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def label(self) -> str: ...
+    @property
+    def work(self) -> float: ...
+    @property
+    def elsewhere(self) -> float: ...
+
+    def seconds(self, times: int) -> float: ...
 
 
 @dataclass(frozen=True)
@@ -29,10 +52,14 @@ class Contestant:
     work: float = 1.0
     mkldnn: bool = True
     grad: bool = True
+    elsewhere: ClassVar[float] = 0.0
 
     def seconds(self, times: int) -> float:
+        """Several calls follow one that is not timed: it brings back what the others drove from the caches."""
         mkldnn = torch.backends.mkldnn.flags(enabled=self.mkldnn, allow_tf32=False)
         with mkldnn, torch.set_grad_enabled(self.grad):
+            if times > 1:
+                self.call()
             start = time.perf_counter()
             for _ in range(times):
                 self.call()
@@ -41,11 +68,22 @@ class Contestant:
 
 @dataclass(frozen=True)
 class Measured:
-    """Per name the fastest variant's time; other: other processes' share of one core meanwhile, None where unknown."""
+    """Per name the fastest variant's time; other: other processes' share of one core meanwhile, None where unknown.
+
+    ready: seconds from nothing to the first result, where that was measured. differences: the largest relative one, by
+    name or variant. missing: by name, why a rival was not there.
+    """
 
     times: dict[str, Time]
     rounds: int = 1
     other: float | None = None
+    ready: dict[str, float] = field(default_factory=dict)
+    differences: dict[str, float] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)
+
+    def label(self, name: str) -> str | None:
+        """Of the fastest variant; None where nobody of this name was timed."""
+        return self.times[name].label if name in self.times else None
 
 
 @dataclass(frozen=True)
@@ -71,7 +109,7 @@ def machine_seconds() -> float | None:
     return (user + nice + system + irq + softirq + steal) / 100
 
 
-def measure(contestants: Sequence[Contestant], effort: Effort) -> Measured:
+def measure(contestants: Sequence[Runner], effort: Effort) -> Measured:
     """The quietest of up to 1 + effort.repeats measurements."""
     runners = warm(contestants)
     best = once(runners, effort)
@@ -84,7 +122,7 @@ def measure(contestants: Sequence[Contestant], effort: Effort) -> Measured:
     return best
 
 
-def warm(contestants: Sequence[Contestant]) -> list[tuple[Contestant, int]]:
+def warm(contestants: Sequence[Runner]) -> list[tuple[Runner, int]]:
     """Runs everyone, drops hopeless variants, and says how many calls fill a slice."""
     first = {id(each): min(each.seconds(1) for _ in range(2)) for each in contestants}
     runners = []
@@ -95,11 +133,16 @@ def warm(contestants: Sequence[Contestant]) -> list[tuple[Contestant, int]]:
     return runners
 
 
-def once(runners: Sequence[tuple[Contestant, int]], effort: Effort) -> Measured:
+def spent(runners: Sequence[tuple[Runner, int]]) -> float:
+    """Processor seconds of this process and of those that work for it."""
+    return time.process_time() + sum(each.elsewhere for each, _ in runners)
+
+
+def once(runners: Sequence[tuple[Runner, int]], effort: Effort) -> Measured:
     seconds: list[list[float]] = [[] for _ in runners]
     gc.collect()
     gc.disable()
-    all_before, own_before, start = machine_seconds(), time.process_time(), time.perf_counter()
+    all_before, own_before, start = machine_seconds(), spent(runners), time.perf_counter()
     try:
         while len(seconds[0]) < effort.most:
             for (contestant, times), taken in zip(runners, seconds, strict=True):
@@ -108,7 +151,7 @@ def once(runners: Sequence[tuple[Contestant, int]], effort: Effort) -> Measured:
                 break
     finally:
         gc.enable()
-    wall, own, all_after = time.perf_counter() - start, time.process_time() - own_before, machine_seconds()
+    wall, own, all_after = time.perf_counter() - start, spent(runners) - own_before, machine_seconds()
     other = None if all_before is None or all_after is None else max(0.0, all_after - all_before - own) / wall
     times_of: dict[str, Time] = {}
     for (contestant, _), taken in zip(runners, seconds, strict=True):

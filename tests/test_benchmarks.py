@@ -1,11 +1,15 @@
 """The benchmark itself: a wrong contestant is refused, the fastest variant is the rival, medians decide."""
 
+import time
+
 import pytest
 import torch
 
 from benchmarks import report
-from benchmarks.cases import CASES, Check, Mismatch
-from benchmarks.goals import GOALS, LAYERS, Goal, goal
+from benchmarks.cases import CASES
+from benchmarks.goals import GOALS, LAYERS, TOLD, Goal, goal
+from benchmarks.machine import Machine
+from benchmarks.race import Check, Mismatch
 from benchmarks.records import Result, Run, Time
 from benchmarks.timing import Contestant, Effort, measure
 
@@ -36,13 +40,9 @@ def test_a_wrong_value_is_refused_by_name(wrong):
 
 
 def test_the_fastest_variant_counts_and_time_is_per_unit_of_work():
-    def spend(times: int) -> None:
-        for _ in range(times):
-            torch.ones(2000).sum()
-
-    slow = Contestant("torch", lambda: spend(260), "slow")
-    fast = Contestant("torch", lambda: spend(200), "fast")
-    halves = Contestant("ours", lambda: spend(200), work=2.0)
+    slow = Contestant("torch", lambda: time.sleep(0.0055), "slow")
+    fast = Contestant("torch", lambda: time.sleep(0.0045), "fast")
+    halves = Contestant("ours", lambda: time.sleep(0.0045), work=2.0)
     times = measure([slow, fast, halves], Effort(seconds=0.0, fewest=7, repeats=0)).times
     assert times["torch"].label == "fast"
     assert 1.4 < times["torch"].least / times["ours"].least < 2.8
@@ -71,7 +71,7 @@ def test_contestants_run_in_their_modes():
 def test_the_median_decides(theirs, verdict):
     line = report.line(GRU, 1, [*(run(1.0, each) for each in theirs), run(1.0, 1.0, "keeping")])
     assert (line.median, line.verdict, line.kept) == (sorted(theirs)[1], verdict, [1.0])
-    assert line.rivals == ["mkldnn off"]
+    assert line.rivals == ["torch (mkldnn off)"]
 
 
 def test_an_error_is_never_reached():
@@ -98,3 +98,64 @@ def test_the_table_is_written_between_its_marks_only(tmp_path):
 
 def test_every_goal_has_a_title():
     assert all(isinstance(each, Goal) and report.title(each) for each in GOALS)
+
+
+MACHINE = Machine("processor", 2, "system", "3.11", "2.13", "0.1", "abc", {"jax": "0.10"})
+
+
+def test_the_page_says_where_rivals_win_worst_first():
+    lines = [report.line(GRU, 1, [run(1.0, theirs)]) for theirs in (0.9, 0.5, 4.0)]
+    odd = goal("width", "gru", (8, 128, 250), 0.9, against="torch")
+    ours = [report.line(odd, 1, [])]
+    page = report.page([MACHINE], "2026-01-01", 3, [*lines, *ours])
+    assert "In 2 rows somebody else is faster" in page
+    first, second = [each for each in page.splitlines() if each.startswith("- GRU")]
+    assert first == "- GRU (8, 128, 128), training step, 1 thread: torch (mkldnn off) takes 0.50 of our time."
+    assert "0.90 of our time" in second
+    assert "In none of the rows" in report.defeats(lines[2:])
+    assert "PyTorch 2.13; jax 0.10; Recurra 0.1 (abc)" in page
+
+
+def test_a_bound_is_no_rival():
+    part = goal("product", "gru", (8, 128, 128), 0.85, against="FMA rate")
+    times = {"ours": Time(1.0, 1.0), "FMA rate": Time(0.9, 0.9)}
+    line = report.line(part, 1, [Run(1, "default", 0, Result(*part.case, times=times))])
+    assert line.median == 0.9
+    assert "In none of the rows" in report.defeats([line])
+
+
+def test_a_checkout_that_changed_meanwhile_is_told():
+    other = Machine("processor", 2, "system", "3.11", "2.13", "0.1", "def")
+    assert "Then, because it changed meanwhile, on processor" in report.page([MACHINE, other], "", 3, [])
+
+
+def test_a_missing_rival_leaves_its_row_and_no_other():
+    jax = goal("train", "gru", (8, 128, 128), 1.4, against="jax")
+    times = {"ours": Time(1.0, 1.0), "torch": Time(9.0, 9.0)}
+    runs = [Run(1, "default", 0, Result(*GRU.case, times=times, missing={"jax": "jax not installed (make rivals)"}))]
+    assert report.line(jax, 1, runs).verdict == "not run: jax not installed (make rivals)"
+    assert report.line(GRU, 1, runs).verdict == "reached"
+    assert report.summary([report.line(each, 1, runs) for each in (GRU, jax)]) == "1 of 1 reached"
+
+
+def test_a_lost_run_is_told_and_the_others_count():
+    lost = Run(1, "keeping", 0, Result(*GRU.case, lost="the measuring process ended with status 1, see its messages"))
+    line = report.line(GRU, 1, [run(1.0, 9.0), lost])
+    assert (line.median, line.kept) == (9.0, [])
+    assert line.verdict.startswith("reached; a run was lost: the measuring process ended with status 1")
+    assert report.line(GRU, 1, [lost]).verdict == f"not run: {lost.result.lost}"
+    assert report.summary([line]) == "1 of 1 reached, 1 lost a run"
+
+
+def test_a_row_without_a_goal_is_told_and_not_counted():
+    told = goal("train", "gru", (8, 128, 128), TOLD, 4.5)
+    line = report.line(told, 1, [run(1.0, 0.5)])
+    assert (line.verdict, report.summary([line])) == ("no goal", "0 of 0 reached")
+    assert report.line(told, 2, [Run(2, "default", 0, run(1.0, 9.0).result)]).verdict == "reached"
+
+
+def test_both_times_to_get_ready_are_told():
+    race = goal("own", "gru", (8, 128, 128), 2.5, against="compile")
+    times = {"ours": Time(1.0, 1.0), "compile": Time(3.0, 3.0, "torch.compile")}
+    found = Result(*race.case, times=times, ready={"ours": 0.05, "compile": 61.0})
+    assert "; ready in 61.0 s, we in 0.05 s |" in report.table([report.line(race, 1, [Run(1, "default", 0, found)])])
