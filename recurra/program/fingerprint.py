@@ -3,18 +3,23 @@
 These are the Python attributes of a cell, and the globals and closed-over variables that its functions read.
 """
 
+from array import array
+from collections import deque
 from collections.abc import Mapping
-from types import BuiltinFunctionType, FunctionType
+from functools import partial
+from itertools import chain
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as _module
 
-from recurra.program.surroundings import closed_values, functions, global_values
+from recurra.program.surroundings import Surroundings, contents, is_machinery
 
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.device, torch.Size, type)
-_SYSTEM = frozenset(nn.Module().__dict__) - {"training"}
+_CONTAINERS = (list, deque, Mapping, set, bytearray, array, np.ndarray, MethodType, partial)
 _GLOBAL_HOOKS = (
     _module._global_forward_hooks,
     _module._global_forward_pre_hooks,
@@ -23,24 +28,48 @@ _GLOBAL_HOOKS = (
 )
 
 
-def frozen(value: Any, depth: int = 8) -> Any:
-    """A copy to compare with later: containers and objects by what they hold, tensors and modules by identity."""
+def frozen(value: Any, around: frozenset[int] = frozenset()) -> Any:
+    """A copy to compare with later: what can change inside by what it holds, tensors and weights by identity.
+
+    around: the ids of what holds the value, so that what holds itself comes to an end.
+    """
     if isinstance(value, _PLAIN):
         return type(value), value
     if isinstance(value, Tensor):
         return "tensor", id(value), value._version
-    if depth == 0 or isinstance(value, nn.Module):
+    if id(value) in around or _only_itself(value):
         return "same", id(value)
-    if isinstance(value, (list, tuple)):
-        return type(value), tuple(frozen(v, depth - 1) for v in value)
+    around |= {id(value)}
+    if isinstance(value, np.ndarray):
+        return "array", value.dtype, value.shape, value.tobytes()
+    if isinstance(value, (list, tuple, deque)):
+        return type(value), tuple(frozen(v, around) for v in value)
     if isinstance(value, Mapping):
-        return type(value), tuple((frozen(k, depth - 1), frozen(v, depth - 1)) for k, v in value.items())
+        return type(value), tuple((frozen(k, around), frozen(v, around)) for k, v in value.items())
     if isinstance(value, (set, frozenset)):
-        return type(value), frozenset(frozen(v, depth - 1) for v in value)
-    inside = getattr(value, "__dict__", None)
-    if inside is None or callable(value):
-        return "same", id(value)
-    return "object", id(value), frozen(dict(inside), depth - 1)
+        return type(value), frozenset(frozen(v, around) for v in value)
+    if isinstance(value, (bytearray, array)):
+        return type(value), bytes(value)
+    if isinstance(value, MethodType):
+        return "method", id(value.__func__), frozen(value.__self__, around)
+    if isinstance(value, partial):
+        return "partial", *(frozen(v, around) for v in (value.func, value.args, value.keywords))
+    return "object", id(value), frozen(contents(value), around)
+
+
+def _only_itself(value: Any) -> bool:
+    """Functions, classes, machinery, and modules with weights: weights are no part of a trace unless registered."""
+    if isinstance(value, nn.Module):
+        return any(True for _ in chain(value.parameters(), value.buffers()))
+    return isinstance(value, (FunctionType, BuiltinFunctionType, ModuleType)) or is_machinery(value)
+
+
+def _may_change(value: Any) -> bool:
+    """Whether comparing by identity is not enough."""
+    if isinstance(value, (tuple, frozenset)):
+        return any(_may_change(v) for v in value)
+    held = hasattr(value, "__dict__") or contents(value) or isinstance(value, _CONTAINERS)
+    return bool(held) and not isinstance(value, (*_PLAIN, Tensor)) and not _only_itself(value)
 
 
 class Fingerprint:
@@ -68,20 +97,17 @@ class Fingerprint:
         """loose: of the attributes only `training` counts, for a cell that changes itself at every step."""
         modules = list(cell.modules())
         self._modes = [(m, m.training) for m in modules] if loose else None
-        classes = dict.fromkeys(c for m in modules for c in type(m).__mro__ if not is_library(c))
+        around = Surroundings(cell)
         self._attributes = [
-            (d, tuple(d.values())) for d in [*[m.__dict__ for m in modules], *[c.__dict__ for c in classes]]
+            (d, tuple(d.values())) for d in [*[m.__dict__ for m in modules], *[c.__dict__ for c in around.classes]]
         ]
         self._children = [(m._modules, dict(m._modules)) for m in modules]
         # parameters and buffers may be added, or removed, which whoever reads them by name will notice
         self._tensors = [(d, len(d)) for m in modules for d in (m._parameters, m._buffers)]
         self._missing = [(d, k) for d, _ in self._tensors for k, v in d.items() if v is None]
-        read = functions(classes)
-        self._globals = [place for f in read for place in global_values(f)]
-        self._closed = [place for f in read for place in closed_values(f)]
-        outside = [v for _, _, v in self._globals] + [v for _, v in self._closed]
-        inside = [v for m in modules for k, v in m.__dict__.items() if k not in _SYSTEM]
-        changing = [v for v in [*inside, *outside] if not isinstance(v, (*_PLAIN, FunctionType))]
+        self._globals, self._closed = around.places, around.closed
+        own = {id(m) for m in modules}
+        changing = [v for v in around.values.values() if id(v) not in own and _may_change(v)]
         self._flat = [(v, v.copy()) for v in changing if _is_flat(v)]
         self._contents = [(v, frozen(v)) for v in changing if not _is_flat(v)]
         # hooks of the cell itself do not run: the step is called, not the cell
@@ -129,11 +155,6 @@ class Fingerprint:
     def hooked(self) -> bool:
         """Whether a submodule had hooks, which may do anything."""
         return self._hooked
-
-
-def is_library(c: type) -> bool:
-    """Classes that nobody changes while a program runs."""
-    return c is object or c.__module__.partition(".")[0] == "torch" or c.__module__ == "recurra.cell.base"
 
 
 def _is_flat(value: Any) -> bool:

@@ -19,10 +19,10 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from recurra.cell import Cell, innermost, split
 from recurra.errors import CellError
-from recurra.program.fingerprint import Fingerprint, is_library
+from recurra.program.fingerprint import Fingerprint
 from recurra.program.plan import Step
 from recurra.program.recorder import LIBRARIES, BrokenContract, Changing, Recorder, Untraceable, line_of, place
-from recurra.program.surroundings import functions, hidden_input
+from recurra.program.surroundings import Surroundings, hidden_input
 from recurra.program.text import step_text
 from recurra.program.values import Value
 
@@ -68,8 +68,7 @@ def trace(cell: Cell, weights: Mapping[str, Tensor]) -> tuple[Step, Sample]:
 
 
 def _refuse_hidden_inputs(cell: Cell) -> None:
-    classes = dict.fromkeys(c for m in cell.modules() for c in type(m).__mro__ if not is_library(c))
-    for f in functions(classes):
+    for f in Surroundings(cell).functions:
         if (found := hidden_input(f)) is not None:
             what, file, line = found
             raise Untraceable(f"the step {what}", place(file, line))
