@@ -65,7 +65,7 @@ def recurrent_product(gates: int, width: int) -> list[int]:
     code += [width, gates, 1, *operand(STATE), width, gates]  # its slots, and one group of products of the state
     for gate in range(gates):
         code += [0, 0, gate * width, 0, gate, *operand(NONE)]
-    return [*code, 1, *instruction(COPY, operand(NEXT), operand(SLOT))]
+    return [*code, 1, *instruction(COPY, operand(NEXT), operand(SLOT)), 0, 0]  # no gains
 
 
 def lstm_pointwise(width: int) -> list[int]:
@@ -89,7 +89,7 @@ def lstm_pointwise(width: int) -> list[int]:
         instruction(TANH, scratch, operand(NEXT, 0)),
         instruction(MUL, operand(NEXT, 1), o, scratch),
     ]
-    return [*code, width, 5, 0, len(instructions), *chain.from_iterable(instructions)]
+    return [*code, width, 5, 0, len(instructions), *chain.from_iterable(instructions), 0, 0]  # no gains
 
 
 def multiply_adds(threads: int) -> float:
@@ -111,7 +111,7 @@ def product(cell: str, shape: Shape) -> list[Contestant]:
     weight, start = torch.randn(gates * width, width) / width**0.5, torch.randn(batch, width)
 
     def ours() -> None:
-        pointers = [start.data_ptr()], [weight.data_ptr()], (width,)
+        pointers = [start.data_ptr()], [weight.data_ptr()], (width,), ()
         program.run(time, batch, time * batch, 0, threads, *pointers)
 
     return [
@@ -134,7 +134,7 @@ class Pointwise:
 
     def interpreted(self) -> dict[str, Tensor]:
         arrays = (self.zero, self.zero, self.c, self.h)
-        pointers = [each.data_ptr() for each in arrays], [self.gates.data_ptr()], (0,)
+        pointers = [each.data_ptr() for each in arrays], [self.gates.data_ptr()], (0,), ()
         self.program.run(self.STEPS, 1, self.STEPS, 0, 1, *pointers)
         return {"c": self.c.clone(), "h": self.h.clone()}
 

@@ -1,13 +1,17 @@
 // The gradient of a weight: left^T right over all rows, left (N, R), right (N, C). Rows are taken in chunks whose packed
 // forms stay in cache: left as [block of rows of the result][n][kRowsDown], right as [n][columns of a panel].
 #pragma once
+#include "program.h"
 #include "simd.h"
 
 namespace {
 
 constexpr int64_t kGradientRows = 128;  // rows of left and right in a chunk
+// Numbers from one packed block of left to the next: one line more than it has, or all blocks would meet in a few sets of
+// the first-level cache.
+template <class T> constexpr int64_t kBlockStride = kGradientRows * kRowsDown + 64 / int64_t(sizeof(T));
 
-template <class T, int Z> static void gather(const T* left, const T* right, int64_t n, T* to, int64_t stride, int rows, int columns, bool add) {
+template <class T, int Z> ALONE void gather(const T* left, const T* right, int64_t n, T* to, int64_t stride, int rows, int columns, bool add) {
   Vec<T> sum[kRowsDown][Z];
 #pragma GCC unroll 8
   for (int r = 0; r < kRowsDown; r++)
@@ -38,46 +42,102 @@ template <class T, int Z> static void gather(const T* left, const T* right, int6
     }
 }
 
-template <class T> struct Gradient {
-  int64_t N, R, C, left_stride, right_stride;
-  const T *left, *right;
-  T* to;     // (R, C)
-  bool add;  // to what is there already
+// The rows of an operand of a gain, one after the other: those of an array, or of a shifted one.
+template <class T> class Rows {
+ public:
+  Rows(const Procedure& program, const Call& call, const Operand& o) : call(call), column(o.column) {
+    if (o.place == kNone) return;
+    int32_t array = o.index;
+    if (o.place == kShifted) {
+      const Shifted& s = program.shifted[o.index];
+      array = s.history, order = s.order;
+      start = s.initial < 0 ? nullptr : static_cast<const T*>(call.arrays[s.initial]);
+    }
+    width = program.array_widths[array];
+    rows = static_cast<const T*>(call.arrays[array]);
+  }
+  // Row n of all N; null: zeros. The cheapest when n grows.
+  const T* at(int64_t n) {
+    if (!order) return rows + n * width + column;
+    if (n < offset(t)) t = 0;
+    if (!call.offset) t = n / call.B;
+    while (n >= offset(t + 1)) t++;
+    int64_t r = n - offset(t), earlier = t - order;
+    if (earlier >= 0 && earlier < call.T && r < offset(earlier + 1) - offset(earlier)) return rows + (offset(earlier) + r) * width + column;
+    return start ? start + r * width + column : nullptr;
+  }
+
+ private:
+  int64_t offset(int64_t time) const { return call.offset ? call.offset[time] : time * call.B; }
+  const Call& call;
+  const T *rows = nullptr, *start = nullptr;
+  int64_t width = 0, column, t = 0;
+  int order = 0;
 };
 
 // Rows [from, to) of the result; `memory` holds gradient_memory<T>(to - from) numbers.
 template <class T> constexpr int64_t gradient_memory(int64_t rows) {
-  return kGradientRows * (parts(rows, kRowsDown) * kRowsDown + kVectorsAcross * lanes<T>) + 2 * lanes<T>;
+  return parts(rows, kRowsDown) * kBlockStride<T> + kGradientRows * kVectorsAcross * lanes<T>;
 }
-template <class T> static void gradient_rows(const Gradient<T>& g, int64_t from, int64_t to, T* memory) {
+template <class T> static void gradient_rows(const Procedure& program, const Call& call, const Gain& g, int64_t from, int64_t to, T* target, bool add, T* memory) {
   constexpr int64_t panel = kVectorsAcross * lanes<T>;
   int64_t blocks = parts(to - from, kRowsDown);
   T *right = memory, *left = memory + kGradientRows * panel;
-  for (int64_t first = 0; first < g.N || first == 0; first += kGradientRows) {
-    int64_t n = smaller(kGradientRows, g.N - first);
-    for (int64_t b = 0; b < blocks; b++) {
-      int64_t r = from + b * kRowsDown;
-      const T* p = g.left + first * g.left_stride + r;
-      T* q = left + b * kGradientRows * kRowsDown;
-      if (r + kRowsDown <= to)
-        for (int64_t k = 0; k < n; k++) __builtin_memcpy(q + k * kRowsDown, p + k * g.left_stride, kRowsDown * sizeof(T));
-      else
-        for (int64_t k = 0; k < n; k++)
-          for (int64_t i = 0; i < kRowsDown; i++) q[k * kRowsDown + i] = r + i < to ? p[k * g.left_stride + i] : T(0);
-    }
+  Rows<T> left_rows(program, call, g.left), right_rows(program, call, g.right);
+  for (int64_t first = 0; first < call.N || first == 0; first += kGradientRows) {
+    int64_t n = smaller(kGradientRows, call.N - first);
+    const T *lefts[kGradientRows], *rights[kGradientRows];
+    for (int64_t k = 0; k < n; k++) lefts[k] = left_rows.at(first + k), rights[k] = right_rows.at(first + k);
+    for (int64_t k = 0; k < n; k++)
+      for (int64_t b = 0; b < blocks; b++) {
+        int64_t r = from + b * kRowsDown, whole = smaller(kRowsDown, to - r);
+        T* q = left + b * kBlockStride<T> + k * kRowsDown;
+        if (lefts[k] && whole == kRowsDown)
+          __builtin_memcpy(q, lefts[k] + r, kRowsDown * sizeof(T));
+        else
+          for (int64_t i = 0; i < kRowsDown; i++) q[i] = lefts[k] && i < whole ? lefts[k][r + i] : T(0);
+      }
     for (int64_t c = 0; c < g.C; c += panel) {
       int64_t columns = smaller(panel, g.C - c);
-      const T* p = g.right + first * g.right_stride + c;
       for (int64_t k = 0; k < n; k++)
         for (int64_t z = 0; z < kVectorsAcross; z++) {
-          int64_t rest = columns - z * lanes<T>;
-          const T* from_row = p + k * g.right_stride + z * lanes<T>;
+          int64_t rest = rights[k] ? columns - z * lanes<T> : 0;
+          const T* from_row = rights[k] + c + z * lanes<T>;
           store(right + k * panel + z * lanes<T>, rest >= lanes<T> ? load(from_row) : rest > 0 ? load_part(from_row, int(rest)) : Vec<T>{});
         }
       for (int64_t b = 0; b < blocks; b++) {
         int64_t r = from + b * kRowsDown;
-        gather<T, kVectorsAcross>(left + b * kGradientRows * kRowsDown, right, n, g.to + r * g.C + c, g.C, int(smaller(kRowsDown, to - r)), int(columns), g.add || first > 0);
+        gather<T, kVectorsAcross>(left + b * kBlockStride<T>, right, n, target + r * g.C + c, g.C, int(smaller(kRowsDown, to - r)), int(columns), add || first > 0);
       }
+    }
+  }
+}
+
+// Columns [from, to) of the sum of all rows. Sums of a chunk are added to the whole: a shorter chain, a smaller error.
+template <class T> static void sum_rows(const Procedure& program, const Call& call, const Gain& g, int64_t from, int64_t to, T* target, bool add) {
+  constexpr int64_t panel = kVectorsAcross * lanes<T>;
+  Rows<T> rows(program, call, g.right);
+  for (int64_t first = 0; first < call.N || first == 0; first += kGradientRows) {
+    int64_t n = smaller(kGradientRows, call.N - first);
+    bool onto = add || first > 0;
+    const T* at[kGradientRows];
+    for (int64_t k = 0; k < n; k++) at[k] = rows.at(first + k);
+    int64_t c = from;
+    for (; c + panel <= to; c += panel) {
+      Vec<T> sum[kVectorsAcross] = {};
+      for (int64_t k = 0; k < n; k++)
+        if (at[k])
+#pragma GCC unroll 8
+          for (int z = 0; z < kVectorsAcross; z++) sum[z] += load(at[k] + c + z * lanes<T>);
+      for (int z = 0; z < kVectorsAcross; z++) {
+        T* p = target + c + z * lanes<T>;
+        store(p, onto ? load(p) + sum[z] : sum[z]);
+      }
+    }
+    for (; c < to; c++) {
+      T sum = 0;
+      for (int64_t k = 0; k < n; k++) sum += at[k] ? at[k][c] : T(0);
+      target[c] = onto ? target[c] + sum : sum;
     }
   }
 }

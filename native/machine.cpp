@@ -16,6 +16,7 @@ constexpr int64_t kTileBytes = 3072;     // of one value: a dozen values of a ti
 constexpr int64_t kChunkRows = 96;       // rows that go through all stages together, while they are in the second-level cache
 constexpr int64_t kPackingPays = 8;      // rows that must use a panel before packing all panels first pays
 constexpr int64_t kRowsApart = 4;        // sequences a thread that fill enough of a register block on their own
+constexpr int64_t kFetchBytes = 1 << 16;  // of one array, fetched a step ahead
 constexpr int kMostStages = 4;
 constexpr int64_t kThreadPays = 1 << 17; // multiply-adds worth a second thread
 
@@ -147,6 +148,8 @@ template <class T> class Worker {
         ready[i].moving = moves(n.a) | moves(n.b) << 1 | moves(n.c) << 2 | moves(n.to) << 3 | moves(n.also) << 4;
       }
     }
+    read = memory.template take<int32_t>(program->array_count), read_count = 0;
+    for (int p = 0; memory.base && stage->loop && p < stage->phase_count; p++) find_reads(stage->phases[p]);
     numbers = memory.take(0);
     slot_memory = memory.take(slots * widest_row);
     splats = memory.take((program->constant_count + 3 * kMostRows) * lanes<T>);
@@ -209,6 +212,7 @@ template <class T> class Worker {
       if (active > known) copy_rows(states[i] + known * width, initial(i, from + known), (active - known) * width);
     }
     array_row = offset(t), transient_row = base;
+    fetch_next(t, from, active);
     for (int i = 0; i < program->shifted_count && active; i++) find_shifted(i, t, from, active);
     for (int p = 0; p < stage->phase_count; p++) run(stage->phases[p], from, from + active, packed);
     bool last_step = stage->order > 0 ? t + 1 == call->T : t == 0;
@@ -230,10 +234,22 @@ template <class T> class Worker {
   const Call* call;
   int64_t capacity, widest_row, first_row, last_row, array_row, transient_row, before;
   bool started;
+  int32_t *read, read_count;  // arrays whose rows the loop reads
   T *numbers, *end_of_numbers, *slot_memory, *splats, *sum_memory, *panel_memory;
   T **locals, **states, **nexts, **shifted, **shifted_memory;
   Settled<T>* settled;
 
+  void find_reads(const Phase& phase) {
+    auto note = [&](const Operand& o) {
+      if (o.place != kRows || !array(o.index)) return;
+      for (int i = 0; i < read_count; i++)
+        if (read[i] == o.index) return;
+      read[read_count++] = o.index;
+    };
+    for (int i = 0; i < phase.instruction_count; i++) note(phase.instructions[i].a), note(phase.instructions[i].b), note(phase.instructions[i].c);
+    for (int g = 0; g < phase.group_count; g++)
+      for (int k = 0; k < phase.groups[g].gate_count; k++) note(phase.groups[g].gates[k].start);
+  }
   static void set(T** pointers, int i, T* to, const Pieces<T>& memory) {
     if (memory.base) pointers[i] = to;
   }
@@ -244,6 +260,19 @@ template <class T> class Worker {
   const T* initial(int state, int64_t row) const {
     const T* p = array(stage->states[state].initial);
     return p ? p + row * stage->states[state].width : nullptr;
+  }
+
+  // Kept rows that the next step reads: tiles are too short for the processor to see that they follow each other.
+  void fetch_next(int64_t t, int64_t from, int64_t active) const {
+    int64_t next = t + stage->order;
+    if (next < 0 || next >= call->T) return;
+    active = smaller(active, running(next) - from);
+    for (int i = 0; i < read_count; i++) {
+      if (call->transient[read[i]]) continue;
+      int64_t width = program->array_widths[read[i]];
+      const char* p = reinterpret_cast<const char*>(array(read[i]) + (offset(next) + from) * width);
+      for (int64_t n = 0; n < smaller(active * width * int64_t(sizeof(T)), kFetchBytes); n += 64) __builtin_prefetch(p + n, 0, 2);
+    }
   }
 
   // Rows one step earlier: a pointer into the history where one will do, else a copy of rows from two places.
@@ -504,11 +533,41 @@ template <class T> class Member {
   Worker<T> workers[kMostStages];
 };
 
+// What weights gain: each thread has its own rows, or columns of a sum, of every result.
+template <class T> static void gather_gains(const Procedure& program, const Call& call, int thread, int of) {
+  for (int i = 0; i < program.gain_count; i++) {
+    const Gain& g = program.gains[i];
+    bool sum = g.left.place == kNone;
+    int64_t block = sum ? 64 / int64_t(sizeof(T)) : kRowsDown, size = sum ? g.C : g.R, blocks = parts(size, block);
+    int64_t from = smaller(size, blocks * thread / of * block), to = smaller(size, blocks * (thread + 1) / of * block), row = sum ? 1 : g.C;
+    if (from == to) continue;
+    const T* same = nullptr;  // a target that holds nothing but this gain
+    for (int k = 0; k < g.target_count; k++) {
+      T* target = static_cast<T*>(call.targets[g.targets[k]]);
+      if (!target) continue;
+      if (same) {
+        for (int64_t n = from * row; n < to * row; n++) target[n] = g.add[k] ? target[n] + same[n] : same[n];
+        continue;
+      }
+      if (sum) {
+        sum_rows<T>(program, call, g, from, to, target, g.add[k]);
+      } else {
+        int64_t numbers = gradient_memory<T>(to - from);
+        T* memory = reinterpret_cast<T*>(scratch_arena.take(numbers * int64_t(sizeof(T))));
+        if (call.poison) fill_nan(memory, numbers);
+        gradient_rows<T>(program, call, g, from, to, target, g.add[k], memory);
+      }
+      if (!g.add[k]) same = target;
+    }
+  }
+}
+
 template <class T> static void run(const Procedure& program, const Call& given) {
   if (program.stage_count > kMostStages) abort();
   Call call = given;
   int64_t work = 0;
   for (int s = 0; s < program.stage_count; s++) work += multiply_adds_a_row<T>(program.stages[s]) * call.N;
+  for (int i = 0; i < program.gain_count; i++) work += int64_t(program.gains[i].R) * program.gains[i].C * call.N;
   call.threads = int32_t(smaller(call.threads, larger(1, work / kThreadPays)));
   const T* packed = nullptr;
   if (call.N > kPackingPays) {
@@ -523,6 +582,8 @@ template <class T> static void run(const Procedure& program, const Call& given) 
     Member<T> member(program, call, steps, thread, of);
     member.prepare(scratch_arena.take(member.prepare(nullptr)));
     member.run(packed);
+    if (of > 1 && program.gain_count) Threads::barrier();
+    gather_gains<T>(program, call, thread, of);
   });
 }
 
@@ -551,18 +612,6 @@ template <class T> static void* open_stream(const Procedure& program, const Call
 template <class T> static void step_stream(void* stream, int input, const void* x, int output, void* y) { static_cast<Stream<T>*>(stream)->step(input, x, output, y); }
 template <class T> static void close_stream(void* stream) { delete static_cast<Stream<T>*>(stream); }
 
-template <class T> static void gradient(const GradientCall& call) {
-  Gradient<T> g = {call.N, call.R, call.C, call.left_stride, call.right_stride, static_cast<const T*>(call.left), static_cast<const T*>(call.right), static_cast<T*>(call.to), call.add};
-  int64_t blocks = parts(g.R, kRowsDown);
-  int threads = int(smaller(smaller(call.threads, blocks), larger(1, g.N * g.R * g.C / kThreadPays)));
-  Threads::run(threads, [&](int thread, int of) {
-    int64_t from = blocks * thread / of * kRowsDown, to = smaller(g.R, blocks * (thread + 1) / of * kRowsDown);
-    T* memory = reinterpret_cast<T*>(scratch_arena.take(gradient_memory<T>(to - from) * int64_t(sizeof(T))));
-    if (call.poison) fill_nan(memory, gradient_memory<T>(to - from));
-    gradient_rows<T>(g, from, to, memory);
-  });
-}
-
 template <class T> static void apply(int32_t code, int64_t n, const void* a, const void* b, const void* c, void* to) {
   auto tile = [](const void* p) { return Tile<T>{static_cast<T*>(const_cast<void*>(p)), 0, lanes<T>, true}; };
   Tile<T> in[3] = {tile(a), tile(b), tile(c)};
@@ -578,7 +627,7 @@ extern "C" const Machine* NAME(recurra_machine_, RECURRA_ISA)() {
 #define TEXT2(x) #x
 #define TEXT(x) TEXT2(x)
   static const Machine machine = {TEXT(RECURRA_ISA), {lanes<float>, lanes<double>}, {layout<float>, layout<double>},
-                                  {run<float>, run<double>}, {gradient<float>, gradient<double>},
+                                  {run<float>, run<double>},
                                   {open_stream<float>, open_stream<double>}, {step_stream<float>, step_stream<double>}, {close_stream<float>, close_stream<double>}, {apply<float>, apply<double>}};
   return &machine;
 }

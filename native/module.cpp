@@ -119,7 +119,31 @@ class Program {
     p.stage_count = next(0, 4);
     p.stages = make<Stage>(p.stage_count);
     for (int i = 0; i < p.stage_count; i++) parse(p.stages[i]);
+    parse_gains();
     if (at != code.size()) throw std::invalid_argument("native program: goes on after its end");
+  }
+  void parse_gains() {
+    Procedure& p = procedure;
+    p.target_count = count(), p.gain_count = count();
+    Gain* gains = make<Gain>(p.gain_count);
+    std::vector<bool> written(size_t(p.target_count));
+    for (int i = 0; i < p.gain_count; i++) {
+      Gain& g = gains[i];
+      g.R = next(1, 1 << 30), g.C = next(1, 1 << 30);
+      g.left = operand({}, 0, g.R), g.right = operand({}, 0, g.C);
+      if ((g.left.place != kNone && g.left.place != kRows && g.left.place != kShifted) || (g.right.place != kRows && g.right.place != kShifted) ||
+          g.left.broadcast || g.right.broadcast || (g.left.place == kNone && g.R != 1))
+        throw std::invalid_argument("native program: a gain reads what is no rows");
+      g.target_count = count();
+      int32_t* targets = make<int32_t>(g.target_count);
+      bool* add = make<bool>(g.target_count);
+      for (int k = 0; k < g.target_count; k++) {
+        targets[k] = index(p.target_count);
+        add[k] = written[size_t(targets[k])], written[size_t(targets[k])] = true;
+      }
+      g.targets = targets, g.add = add;
+    }
+    p.gains = gains;
   }
   void parse(Stage& stage) {
     stage.loop = next(0, 1), stage.order = next(-1, 1);
@@ -182,22 +206,24 @@ template <class P> std::vector<P> addresses(nb::handle sequence, int expected, c
   return to;
 }
 
-// Arrays and statics by address (a static's stride is that of its rows); `offset`: the first rows of all steps, or 0.
+// Arrays, statics and targets of gains by address (a static's stride is that of its rows; a target that is not wanted is
+// 0); `offset`: the first rows of all steps, or 0.
 struct Addresses {
-  std::vector<void*> arrays;
+  std::vector<void*> arrays, targets;
   std::vector<const void*> statics;
   std::vector<int64_t> strides;
-  Addresses(const Program& program, nb::list arrays, nb::list statics, nb::tuple strides)
+  Addresses(const Program& program, nb::list arrays, nb::list statics, nb::tuple strides, nb::handle targets)
       : arrays(addresses<void*>(arrays, program.procedure.array_count, "arrays")),
+        targets(addresses<void*>(targets, program.procedure.target_count, "targets")),
         statics(addresses<const void*>(statics, program.procedure.static_count, "statics")),
         strides(addresses<int64_t>(strides, program.procedure.static_count, "strides")) {}
   Call call(int64_t T, int64_t B, int64_t N, intptr_t offset, int threads) const {
-    return {T, B, N, reinterpret_cast<const int64_t*>(offset), threads, poison_scratch, arrays.data(), nullptr, statics.data(), strides.data()};
+    return {T, B, N, reinterpret_cast<const int64_t*>(offset), threads, poison_scratch, arrays.data(), nullptr, statics.data(), strides.data(), targets.data()};
   }
 };
 
-void run(const Program& program, int64_t T, int64_t B, int64_t N, intptr_t offset, int threads, nb::list arrays, nb::list statics, nb::tuple strides) {
-  Addresses given(program, arrays, statics, strides);
+void run(const Program& program, int64_t T, int64_t B, int64_t N, intptr_t offset, int threads, nb::list arrays, nb::list statics, nb::tuple strides, nb::handle targets) {
+  Addresses given(program, arrays, statics, strides, targets);
   Call call = given.call(T, B, N, offset, threads);
   if (N > 8) {
     nb::gil_scoped_release release;
@@ -211,7 +237,7 @@ void run(const Program& program, int64_t T, int64_t B, int64_t N, intptr_t offse
 class Session {
  public:
   Session(const Program& program, int64_t B, nb::list arrays, nb::list statics, nb::tuple strides, int input, int output)
-      : kind(program.kind), given(program, arrays, statics, strides), input(input), output(output) {
+      : kind(program.kind), given(program, arrays, statics, strides, nb::tuple()), input(input), output(output) {
     int count = int(given.arrays.size());
     if (input < 0 || input >= count || output < 0 || output >= count) throw std::invalid_argument("native session: no such array");
     stream = machine()->open_stream[kind](program.procedure, given.call(1, B, B, 0, 1));
@@ -229,12 +255,6 @@ class Session {
   void* stream = nullptr;
 };
 
-void gradient(bool is_double, int64_t N, int64_t R, int64_t C, intptr_t left, int64_t left_stride, intptr_t right, int64_t right_stride, intptr_t to, bool add, int threads) {
-  GradientCall call{N, R, C, left_stride, right_stride, reinterpret_cast<void*>(left), reinterpret_cast<void*>(right), reinterpret_cast<void*>(to), add, poison_scratch, threads};
-  nb::gil_scoped_release release;
-  machine()->gradient[is_double](call);
-}
-
 void apply(bool is_double, int code, int64_t n, intptr_t a, intptr_t b, intptr_t c, intptr_t to) {
   machine()->apply[is_double](code, n, reinterpret_cast<void*>(a), reinterpret_cast<void*>(b), reinterpret_cast<void*>(c), reinterpret_cast<void*>(to));
 }
@@ -246,8 +266,6 @@ NB_MODULE(_native, m) {
   m.def("isa", [] { return std::string(machine() ? machine()->name : ""); }, "The instruction set in use: v4 (AVX-512), v3 (AVX2), or '' where the machine cannot run.");
   m.def("lanes", [](bool is_double) { return machine() ? machine()->lanes[is_double] : 0; }, "is_double"_a);
   m.def("poison", [](bool on) { poison_scratch = on; }, "on"_a, "Tests: fill scratch with NaN before each call.");
-  m.def("gradient", &gradient, "is_double"_a, "N"_a, "R"_a, "C"_a, "left"_a, "left_stride"_a, "right"_a, "right_stride"_a, "to"_a, "add"_a, "threads"_a,
-        "to (R, C) = left^T right over N rows.");
   m.def("apply", &apply, "is_double"_a, "code"_a, "n"_a, "a"_a, "b"_a, "c"_a, "to"_a, "One operation on n numbers at these addresses.");
   nb::class_<Program>(m, "Program").def(nb::init<std::vector<int64_t>, std::vector<double>, bool>(), "code"_a, "constants"_a, "is_double"_a).def("run", &run);
   nb::class_<Session>(m, "Session")

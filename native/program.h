@@ -62,9 +62,19 @@ struct Shifted {
   int32_t history, initial, order;
 };
 
+// After the stages: left^T right over all N rows, left R and right C columns wide, for each of `targets`. A left operand of
+// kNone stands for ones, and the result is the sum of the rows of right.
+struct Gain {
+  Operand left, right;
+  int32_t R, C, target_count;
+  const int32_t* targets;
+  const bool* add;  // for each target: whether an earlier gain wrote to it
+};
+
 struct Procedure {
-  int32_t stage_count, array_count, shifted_count, static_count, constant_count;
+  int32_t stage_count, array_count, shifted_count, static_count, constant_count, gain_count, target_count;
   Stage* stages;
+  const Gain* gains;
   const int32_t* array_widths;
   const Shifted* shifted;
   const double* constants;
@@ -82,15 +92,7 @@ struct Call {
   const bool* transient;  // which were kTransient; set by run()
   const void* const* statics;  // weights: matrices and vectors
   const int64_t* strides;      // of the rows of matrices
-};
-
-// to (R, C) = left^T right, left (N, R), right (N, C); `add`: to what is there.
-struct GradientCall {
-  int64_t N, R, C, left_stride, right_stride;
-  const void *left, *right;
-  void* to;
-  bool add, poison;
-  int32_t threads;
+  void* const* targets;        // of the gains; null: not wanted
 };
 
 // What a build for one instruction set offers, for float (0) and double (1).
@@ -99,7 +101,6 @@ struct Machine {
   int32_t lanes[2];
   void (*layout[2])(Procedure&);  // sets Group::packed and Procedure::packed_size
   void (*run[2])(const Procedure&, const Call&);
-  void (*gradient[2])(const GradientCall&);
   // Streaming. The call is copied; what its addresses name must stay until the stream is closed.
   void* (*open_stream[2])(const Procedure&, const Call&);
   void (*step_stream[2])(void* stream, int input, const void* x, int output, void* y);

@@ -38,6 +38,7 @@ template <class T> constexpr int lanes = kVectorBytes / int(sizeof(T));
 
 #define INLINE static inline __attribute__((always_inline))
 #define INLINE_LAMBDA __attribute__((always_inline))
+#define ALONE static __attribute__((noinline))  // a kernel whose accumulators need all registers
 
 template <class T, int... I> INLINE Vec<T> splat(T x, std::integer_sequence<int, I...>) { return Vec<T>{(void(I), x)...}; }
 template <class T> INLINE Vec<T> splat(T x) { return splat(x, std::make_integer_sequence<int, lanes<T>>{}); }

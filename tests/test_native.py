@@ -17,7 +17,8 @@ from torch import Tensor
 
 from examples import CELLS, CellExample
 from recurra.machine import native
-from recurra.machine.program import library, product
+from recurra.machine.operands import NOTHING, Place
+from recurra.machine.program import library
 from recurra.program.ops import OPS, Op
 from recurra.unroll.compiled import find
 
@@ -104,29 +105,68 @@ def poisoned() -> object:
     library.poison(False)
 
 
+def gained(
+    left: Tensor,
+    right: Tensor,
+    gains: list[list[int]],
+    sizes: list[list[int]],
+    shifted: tuple[int, ...] = (),
+    T: int = 0,
+) -> list[Tensor]:
+    """What a program of gains alone writes to targets of these sizes, over rows `left` and `right` (arrays 0 and 1)."""
+    arrays = [left, right, torch.randn(5, right.shape[1], dtype=left.dtype)]
+    widths = [a.shape[1] for a in arrays]
+    code = [3, *widths, len(shifted) // 3, *shifted, 0, 0, len(sizes), len(gains), *(n for g in gains for n in g)]
+    program = library.Program(code, [], left.dtype is torch.float64)
+    to = [torch.full(size, math.nan, dtype=left.dtype) for size in sizes]
+    N, B = len(left), (len(left) // T if T else 1)
+    pointers = [a.data_ptr() for a in arrays], [], (), [t.data_ptr() for t in to]
+    program.run(T or N, B, N, 0, torch.get_num_threads(), *pointers)
+    return [*to, arrays[2]]
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(
     ("N", "R", "C"), [(0, 3, 5), (1, 1, 1), (2, 7, 17), (127, 6, 64), (128, 37, 65), (129, 13, 3), (300, 250, 130)]
 )
 @pytest.mark.usefixtures("poisoned")
-def test_the_gradient_of_a_weight(N: int, R: int, C: int, dtype: torch.dtype) -> None:
+def test_what_weights_gain(N: int, R: int, C: int, dtype: torch.dtype) -> None:
     exact = 1e-5 if dtype is torch.float32 else 1e-13
-    left, right = torch.randn(N, R + 2, dtype=dtype)[:, 1:-1], torch.randn(N, 2 * C, dtype=dtype)[:, C:]
-    expected = left.double().mT @ right.double()
-    onto = torch.randn(R, C, dtype=dtype)
-    added = product(left, right, onto.clone())
-    alone = product(left, right)
-    for got, truth in ((alone, expected), (added, expected + onto)):
+    left, right = torch.randn(N, R + 2, dtype=dtype), torch.randn(N, 2 * C, dtype=dtype)
+    operands = [Place.ROWS, 0, 1, 0, Place.ROWS, 1, C, 0]  # columns [1, R + 1) and [C, 2 C)
+    product, double = [R, C, *operands, 2, 0, 1], [R, C, *operands, 1, 1]
+    total = [1, C, *NOTHING, *operands[4:], 2, 2, 3]
+    sizes = [[R, C], [R, C], [C], [C]]
+    once, twice, sums, again, _ = gained(left, right, [product, double, total], sizes)
+    expected = left[:, 1:-1].double().mT @ right[:, C:].double()
+    whole = right[:, C:].double().sum(0)
+    for got, truth in ((once, expected), (twice, 2 * expected), (sums, whole), (again, whole)):
         assert float((got - truth).abs().max()) <= exact * max(1.0, float(truth.abs().max()))
     torch.set_num_threads(1)
-    assert torch.equal(product(left, right), alone)
+    for got, other in zip(
+        gained(left, right, [product, double, total], sizes), (once, twice, sums, again), strict=False
+    ):
+        assert torch.equal(got, other)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.usefixtures("poisoned")
+def test_rows_one_step_earlier(order: int) -> None:
+    """Gains from rows one step earlier in time, or later, and before the first from the initial ones."""
+    T, B, R, C = 60, 5, 7, 20
+    left, right = torch.randn(T * B, R), torch.randn(T * B, C)
+    gain = [R, C, Place.ROWS, 0, 0, 0, Place.SHIFTED, 0, 0, 0, 1, 0]
+    got, first = gained(left, right, [gain], [[R, C]], (1, 2, order), T)
+    before = torch.cat([first, right[:-B]]) if order > 0 else torch.cat([right[B:], first])
+    torch.testing.assert_close(got, left.mT @ before, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.usefixtures("poisoned")
-def test_nan_reaches_the_gradient_of_a_weight() -> None:
+def test_nan_reaches_what_a_weight_gains() -> None:
     left, right = torch.ones(9, 5), torch.zeros(9, 4)
     left[3, 2] = math.nan
-    assert product(left, right).isnan().nonzero().tolist() == [[2, c] for c in range(4)]
+    got, _ = gained(left, right, [[5, 4, Place.ROWS, 0, 0, 0, Place.ROWS, 1, 0, 0, 1, 0]], [[5, 4]])
+    assert got.isnan().nonzero().tolist() == [[2, c] for c in range(4)]
 
 
 # ---- programs that are none
@@ -208,7 +248,7 @@ def test_a_call_with_too_few_addresses_is_refused() -> None:
     code, constants = programs_once()[0]
     program = library.Program(code, constants, False)
     with pytest.raises(ValueError, match=r"0 arrays, not \d+"):
-        program.run(1, 1, 1, 0, 1, [], [], ())
+        program.run(1, 1, 1, 0, 1, [], [], (), ())
 
 
 # ---- both builds

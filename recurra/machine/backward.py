@@ -1,16 +1,16 @@
-"""The derivative of a plan as one native program, and the products in which weights gather their gradients."""
+"""The derivative of a plan as one native program, the products in which weights gather their gradients included."""
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-import torch
 from torch import Tensor
 
 from recurra.machine.blocks import Block
 from recurra.machine.encode import PartEncoder, State
-from recurra.machine.forward import ForwardProgram, base, reads, roots
-from recurra.machine.operands import Memory
-from recurra.machine.program import TRANSIENT, NativeProgram, product
+from recurra.machine.forward import ForwardProgram, base, reads
+from recurra.machine.operands import NOTHING, Memory, Operand, Place
+from recurra.machine.program import TRANSIENT, NativeProgram
 from recurra.program.layout import Layout
 from recurra.program.plan import Backward
 from recurra.program.values import Value
@@ -19,18 +19,14 @@ from recurra.program.values import Value
 class Saved:
     """What a forward call keeps for its backward beside its input and output: one block of rows."""
 
-    def __init__(self, forward: ForwardProgram, block: Block | None) -> None:
-        self._places, self._block = forward.places, block
+    def __init__(self, block: Block | None) -> None:
+        self._block = block
 
     @property
     def block(self) -> Block:
         """The rows that were kept."""
         assert self._block is not None, "this forward call was told to keep nothing"
         return self._block
-
-    def view(self, array: int) -> Tensor:
-        """One of the forward program's arrays, as a tensor."""
-        return self.block.view(self._places[array])
 
 
 def _needed(values: Sequence[Value], wanted: Sequence[Value]) -> list[Value]:
@@ -43,24 +39,32 @@ def _needed(values: Sequence[Value], wanted: Sequence[Value]) -> list[Value]:
     return kept[::-1]
 
 
+def _viewed(v: Value) -> Value:
+    """What slices are cut out of."""
+    return _viewed(v.args[0]) if v.op == "slice" else v
+
+
+_ONE = Value("const", (), (1.0,), 1)
+
+
 class BackwardProgram:
     """The three backward parts, against the forward's direction of time, with gradients of those inputs that need them.
 
-    lasting   values whose rows are needed after the call; all other arrays live for a chunk of rows only
+    lasting   values whose rows are needed after the parts; all other arrays live for a chunk of rows only
+    gains     (left, right) -> the statics whose gradient gains leftᵀ @ right over all rows; left None: ones
     """
 
     def __init__(self, forward: ForwardProgram, backward: Backward, need_inputs: Sequence[bool]) -> None:
         self.forward, self.backward = forward, backward
         self.memory = memory = Memory(forward.plan.statics)
         self._place_forward_arrays()
-        of_inputs = zip(backward.d_inputs.values(), need_inputs, strict=True)
-        self.d_inputs = [d if needed else None for d, needed in of_inputs]
         self.d_output = memory.store(backward.d_output) if backward.d_output is not None else -1
         self.d_last = [memory.array(w) for w in forward.state_widths]
         self.d_first = [memory.array(w) for w in forward.state_widths]
 
-        wanted = roots(backward, need_inputs)
-        before = _needed(backward.before, wanted)
+        before = self._choose_ends(need_inputs)
+        wanted = [v for v in (*[v for pair in self.gains for v in pair], *self.d_inputs) if v is not None]
+        before = _needed(before, wanted)
         in_after, in_body = set(backward.after), set(backward.body)
         joined = [
             v for v in before if v.op == "cat" and in_body.issuperset(v.args)
@@ -72,7 +76,6 @@ class BackwardProgram:
         made = [v for v in crossing if v in computed and v not in memory.stored]
         arrays = [(memory.store(v), v) for v in made]
         last_wanted = {base(v) for v in wanted}
-        self._given_away = {d for d in self.d_inputs if d is not None}
         self.lasting = [(a, v) for a, v in arrays if v in last_wanted]
         self._blank = [0] * len(memory.array_widths)
         for a, v in arrays:
@@ -88,7 +91,58 @@ class BackwardProgram:
         if before:
             rest = [v for v in made if v in before and v not in in_after]
             stages.append(PartEncoder(memory, before, rest).encode())
-        self.program = NativeProgram(memory, stages, forward.plan.statics)
+        self._gather(stages)
+
+    def _choose_ends(self, need_inputs: Sequence[bool]) -> list[Value]:
+        """Chooses the rows that gains read and inputs are given; the last part, with copies where those are no rows."""
+        backward, memory = self.backward, self.memory
+        made = {*backward.after, *backward.body, *backward.before}
+        in_rows = made | set(memory.stored) | set(memory.shifted_of) | set(backward.d_nexts)
+        copies: dict[Value, Value] = {}
+
+        def rows(v: Value) -> Value:
+            whole = _viewed(v)
+            return v if whole in in_rows and whole.op != "broadcast" else copies.setdefault(v, _copy(v))
+
+        self.gains: dict[tuple[Value | None, Value], list[Value]] = {}
+        for static, left, right in backward.matrices:
+            self.gains.setdefault((rows(left), rows(right)), []).append(static)
+        for static, value in backward.vectors:
+            self.gains.setdefault((None, rows(value)), []).append(static)
+        own = {v for v in made if v.op not in ("slice", "broadcast")}  # each may be given away once
+        self.d_inputs: list[Value | None] = []
+        for d, needed in zip(backward.d_inputs.values(), need_inputs, strict=True):
+            given = None if d is None or not needed else d if d in own else _copy(d)
+            self.d_inputs.append(given)
+            own.discard(given)
+        given_copies = [d for d in self.d_inputs if d is not None and d not in made]
+        return [*backward.before, *copies.values(), *given_copies]
+
+    def _gather(self, stages: Sequence[list[int]]) -> None:
+        """The program: the stages, and then the gains, whose targets are the gradients of statics."""
+        statics = self.forward.plan.statics
+        places = {s: i for i, s in enumerate(statics)}
+        gaining = dict.fromkeys(places[s] for to in self.gains.values() for s in to)
+        number = {i: k for k, i in enumerate(gaining)}
+        gains = [self._gain(pair, [number[places[s]] for s in to]) for pair, to in self.gains.items()]
+        # of one number that stands for a whole row the row's gradient is gathered, and summed up in the end
+        widths = {places[s]: right.width for (_, right), to in self.gains.items() for s in to}
+        self._targets = [(i, widths[i] if math.prod(statics[i].shape) == 1 != widths[i] else 0) for i in gaining]
+        self.program = NativeProgram(self.memory, stages, statics, gains, len(self._targets))
+
+    def _gain(self, pair: tuple[Value | None, Value], targets: list[int]) -> list[int]:
+        left, right = pair
+        operands = [*(NOTHING if left is None else self._rows(left)), *self._rows(right)]
+        return [1 if left is None else left.width, right.width, *operands, len(targets), *targets]
+
+    def _rows(self, v: Value) -> Operand:
+        """Where the rows of a value lie."""
+        column = 0
+        while v.op == "slice" and v not in self.memory.stored:
+            column, v = column + int(v.attr[0]), v.args[0]
+        operand = self.memory.operand(v, column, 0)
+        assert operand is not None and operand[0] in (Place.ROWS, Place.SHIFTED), f"{v} has no rows"
+        return operand
 
     def _place_forward_arrays(self) -> None:
         """The forward program's arrays that outlive a call, under numbers of ours; previous states are next ones a step
@@ -142,131 +196,25 @@ class BackwardProgram:
         for numbers, tensors in ((self.initial, states), (self.d_last, d_last), (self.d_first, d_first)):
             for i, t in zip(numbers, tensors, strict=True):
                 arrays[i] = 0 if t is None else t.data_ptr()
-        block = Block([v.width for _, v in self.lasting if v not in self._given_away], layout.N, output.dtype)
-        rows = Rows(self.forward, layout, saved, inputs, output, states)
-        if d_output is not None and self.backward.d_output is not None:
-            rows.tensors[self.backward.d_output] = d_output
-        place = 0
+        block = Block([v.width for _, v in self.lasting if v not in self.d_inputs], layout.N, output.dtype)
+        pointers = iter(block.pointers)
+        d_inputs = [None if v is None else output.new_empty(layout.N, v.width) for v in self.d_inputs]
+        given_away = {v: d.data_ptr() for v, d in zip(self.d_inputs, d_inputs, strict=True) if d is not None}
         for i, v in self.lasting:
-            if v in self._given_away:
-                rows.tensors[v] = own = output.new_empty(layout.N, v.width)
-                arrays[i] = own.data_ptr()
-            else:
-                rows.made[v] = (block, place)
-                arrays[i] = block.pointers[place]
-                place += 1
-        self.program.run(layout, arrays, statics, output.dtype)
-        d_statics = self._of_statics(rows, statics, need_statics)
-        return rows.each_own(self.d_inputs), d_statics, d_first
-
-    def _of_statics(self, rows: "Rows", statics: Sequence[Tensor], need: Sequence[bool]) -> list[Tensor | None]:
+            arrays[i] = given_away[v] if v in given_away else next(pointers)
         found: list[Tensor | None] = [None] * len(statics)
-
-        def gain(i: int, d: Tensor) -> None:
-            known = found[i]
-            found[i] = d if known is None else known + d
-
-        place = self.memory.static_index
-        for static, left, right in self.backward.matrices:
-            if need[place[static]]:
-                gain(place[static], rows.product(left, right))
-        sums: dict[Value, Tensor] = {}
-        for static, value in self.backward.vectors:
-            i = place[static]
-            if need[i]:
+        for i, width in self._targets:
+            if need_statics[i]:
                 # each weight has memory of its own: clipping scales gradients in place, one after the other
-                total = sums[value].clone() if value in sums else rows.of(value).sum(0)
-                sums[value] = total
-                gain(i, (total if total.numel() == statics[i].numel() else total.sum()).reshape(statics[i].shape))
-        return found
+                found[i] = statics[i].new_empty(width or statics[i].shape)
+        targets = [0 if (t := found[i]) is None else t.data_ptr() for i, _ in self._targets]
+        self.program.run(layout, arrays, statics, output.dtype, targets)
+        for i, width in self._targets:
+            if width and (t := found[i]) is not None:
+                found[i] = t.sum().reshape(statics[i].shape)
+        return d_inputs, found, d_first
 
 
-class Rows:
-    """The rows (N, width) of values after a backward run, as tensors.
-
-    tensors  rows that have memory of their own
-    made     rows in a block, and their place in it
-    """
-
-    def __init__(
-        self,
-        forward: ForwardProgram,
-        layout: Layout,
-        saved: Saved,
-        inputs: Sequence[Tensor],
-        output: Tensor,
-        states: Sequence[Tensor | None],
-    ) -> None:
-        self._plan, self._stored = forward.plan, forward.kept
-        self._layout, self._saved, self._states, self._like = layout, saved, states, output
-        self._ends = {forward.output: output, **dict(zip(forward.inputs, inputs, strict=True))}
-        self.tensors: dict[Value, Tensor] = {}
-        self.made: dict[Value, tuple[Block, int]] = {}
-
-    def of(self, v: Value) -> Tensor:
-        """A value's rows."""
-        if v in self.tensors:
-            return self.tensors[v]
-        if v in self.made:
-            block, place = self.made[v]
-            return block.view(place)
-        if v in self._stored:
-            array, column = self._stored[v]
-            if array in self._ends:
-                return self._ends[array].reshape(self._layout.N, v.width)
-            rows = self._saved.view(array)
-            return rows if rows.shape[1] == v.width else rows[:, column : column + v.width]
-        if v.op == "slice":
-            return self.of(v.args[0])[:, int(v.attr[0]) : int(v.attr[1])]
-        if v.op == "broadcast":
-            return self.of(v.args[0]).expand(-1, v.width)
-        if v.op == "cat":
-            return torch.cat([self.of(a) for a in v.args], 1)
-        if v.op == "const":
-            return self._like.new_full((self._layout.N, 1), float(v.attr[0]))
-        return self._earlier(*self._history(v))
-
-    def each_own(self, values: Sequence[Value | None]) -> list[Tensor | None]:
-        """The values' rows, each in memory of its own, the same value twice included."""
-        found: list[Tensor | None] = []
-        for k, v in enumerate(values):
-            rows = None if v is None else self.of(v)
-            if rows is None or (v in self.tensors and v.op not in ("slice", "broadcast") and v not in values[:k]):
-                found.append(rows)
-            else:
-                found.append(rows.clone())
-        return found
-
-    def _history(self, state: Value) -> tuple[Tensor, Tensor | None]:
-        i = list(self._plan.states.values()).index(state)
-        return self.of(self._plan.nexts[i]), self._states[i]
-
-    def product(self, left: Value, right: Value) -> Tensor:
-        """leftᵀ @ right over all rows. Where lengths are equal, previous states are read a step earlier in place."""
-        layout = self._layout
-        if right.op != "state" or right in self._stored or layout.batch_sizes is not None:
-            return product(self.of(left), self.of(right))
-        d, (history, first), B = self.of(left), self._history(right), layout.B
-        if layout.T == 1:
-            return d.new_zeros(d.shape[1], right.width) if first is None else product(d, first)
-        head, tail = slice(0, layout.N - B), slice(B, layout.N)
-        start, inner, earlier = slice(0, B), tail, head
-        if layout.reverse:
-            start, inner, earlier = slice(layout.N - B, layout.N), head, tail
-        gradient = product(d[inner], history[earlier])
-        return gradient if first is None else product(d[start], first, gradient)
-
-    def _earlier(self, history: Tensor, first: Tensor | None) -> Tensor:
-        """Rows of the state before each step."""
-        first = history.new_zeros(self._layout.B, history.shape[1]) if first is None else first
-        return torch.cat([*self._steps(history, first)])
-
-    def _steps(self, history: Tensor, first: Tensor) -> Iterator[Tensor]:
-        layout = self._layout
-        offsets, sizes = layout.offsets, layout.sizes()
-        for t in range(layout.T):
-            before = t + 1 if layout.reverse else t - 1
-            known = min(sizes[t], sizes[before]) if 0 <= before < layout.T else 0
-            if known:
-                yield history[offsets[before] : offsets[before] + known]
-            yield first[known : sizes[t]]
+def _copy(v: Value) -> Value:
+    """The same numbers, in rows of their own."""
+    return Value("mul", (v, _ONE), (), v.width, v.name, v.line)

@@ -38,7 +38,7 @@ _spare = _Spare()
 class Block:
     """Arrays of the same number of rows in one allocation, which goes back to the spare ones in the end."""
 
-    __slots__ = ("memory", "pointers", "rows", "starts", "widths")
+    __slots__ = ("memory", "pointers")
 
     def __init__(self, widths: Sequence[int], rows: int, dtype: torch.dtype) -> None:
         starts, total = [], 0
@@ -46,7 +46,6 @@ class Block:
             starts.append(total)
             total += -(-width * rows // _LINE) * _LINE
         self.memory = _spare.take(total, dtype)
-        self.widths, self.starts, self.rows = widths, starts, rows
         base, size = self.memory.data_ptr(), dtype.itemsize
         self.pointers = [base + size * s for s in starts]
 
@@ -54,7 +53,3 @@ class Block:
         memory = getattr(self, "memory", None)  # an allocation that failed has none
         if memory is not None:
             _spare.give(memory)
-
-    def view(self, i: int) -> Tensor:
-        """Array i as a tensor (rows, width); valid while the block lives."""
-        return self.memory.narrow(0, self.starts[i], self.rows * self.widths[i]).view(self.rows, self.widths[i])

@@ -65,7 +65,7 @@ class NativeExecutor:
         """
         program = self._forward_program(layout.reverse)
         output, last, block = program.run(layout, inputs, statics, states, keep)
-        return output, last, Saved(program, block)
+        return output, last, Saved(block)
 
     def backward(
         self,

@@ -76,8 +76,9 @@ class Memory:
             return (Place.SHIFTED, self.shifted_of[value], column, broadcast)
         return None
 
-    def procedure(self, stages: Sequence[list[int]]) -> list[int]:
+    def procedure(self, stages: Sequence[list[int]], gains: Sequence[list[int]] = (), targets: int = 0) -> list[int]:
         """The whole program as the native machine reads it."""
         shifted = [n for s in self.shifted for n in s]
         head = [len(self.array_widths), *self.array_widths, len(self.shifted), *shifted, len(self.static_index)]
-        return [*head, len(stages), *(n for stage in stages for n in stage)]
+        head += [len(stages), *(n for stage in stages for n in stage)]
+        return [*head, targets, len(gains), *(n for gain in gains for n in gain)]

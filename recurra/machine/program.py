@@ -42,10 +42,21 @@ def threads() -> tuple[int, str]:
 
 
 class NativeProgram:
-    """What a call hands over: the layout, addresses of arrays, and the statics of the plan in their order."""
+    """What a call hands over: the layout, addresses of arrays, the statics of the plan in their order, and targets.
 
-    def __init__(self, memory: Memory, stages: Sequence[list[int]], statics: Sequence[Value]) -> None:
-        self.code, self.constants, self.arrays = memory.procedure(stages), memory.constants, len(memory.array_widths)
+    gains    what is summed up over all rows after the stages (native/program.h)
+    targets  how many addresses a call has for their results; 0 is the address of one that is not wanted
+    """
+
+    def __init__(
+        self,
+        memory: Memory,
+        stages: Sequence[list[int]],
+        statics: Sequence[Value],
+        gains: Sequence[list[int]] = (),
+        targets: int = 0,
+    ) -> None:
+        self.code, self.constants = memory.procedure(stages, gains, targets), memory.constants
         self._strides = tuple(s.shape[1] if len(s.shape) == 2 else 0 for s in statics)
         self._handles: dict[torch.dtype, Any] = {}
 
@@ -56,12 +67,19 @@ class NativeProgram:
             found = self._handles[dtype] = library.Program(self.code, self.constants, dtype is torch.float64)
         return found
 
-    def run(self, layout: Layout, arrays: list[int], statics: Sequence[Tensor], dtype: torch.dtype) -> None:
-        """One call. Arrays and statics must live until it returns."""
+    def run(
+        self,
+        layout: Layout,
+        arrays: list[int],
+        statics: Sequence[Tensor],
+        dtype: torch.dtype,
+        targets: Sequence[int] = (),
+    ) -> None:
+        """One call. Arrays, statics and targets must live until it returns."""
         statics, strides = self.addressable(statics)
         self.handle(dtype).run(
             layout.T, layout.B, layout.N, _offsets(layout), torch.get_num_threads(), arrays,
-            [s.data_ptr() for s in statics], strides,
+            [s.data_ptr() for s in statics], strides, targets,
         )  # fmt: skip
 
     def addressable(self, statics: Sequence[Tensor]) -> tuple[Sequence[Tensor], tuple[int, ...]]:
@@ -73,17 +91,6 @@ class NativeProgram:
             return statics, self._strides
         whole = [s if s.dim() == 2 and s.stride(1) == 1 else s.contiguous() for s in statics]
         return whole, tuple(s.stride(0) if s.dim() == 2 else 0 for s in whole)
-
-
-def product(left: Tensor, right: Tensor, onto: Tensor | None = None) -> Tensor:
-    """leftᵀ @ right of rows (N, r) and (N, c), added to `onto` if that is given: how a weight gathers its gradient."""
-    left, right = (t if t.stride(1) == 1 or t.shape[1] == 1 else t.contiguous() for t in (left, right))
-    to = left.new_empty(left.shape[1], right.shape[1]) if onto is None else onto
-    library.gradient(
-        to.dtype is torch.float64, left.shape[0], *to.shape, left.data_ptr(), left.stride(0),
-        right.data_ptr(), right.stride(0), to.data_ptr(), onto is not None, torch.get_num_threads(),
-    )  # fmt: skip
-    return to
 
 
 def _offsets(layout: Layout) -> int:
