@@ -25,7 +25,6 @@ class PartEncoder(PartPlan):
     """Encodes one part.
 
     keep    values to be written to arrays; their places in `memory.stored` are read by encode(), not before
-    maybe   those of them whose array a call may leave out
     """
 
     def __init__(
@@ -38,8 +37,8 @@ class PartEncoder(PartPlan):
         order: int = 1,
         states: Sequence[State] = (),
     ) -> None:
-        super().__init__(memory, values, keep, [s.next for s in states if s.next is not None])
-        self.maybe, self.loop, self.order, self.states = set(maybe), loop, order, list(states)
+        super().__init__(memory, values, keep, [s.next for s in states if s.next is not None], maybe)
+        self.loop, self.order, self.states = loop, order, list(states)
         self.state_index = {s.leaf: i for i, s in enumerate(self.states)}
         self.local_widths: list[int] = []
         self.local_of: dict[Value, int] = {}

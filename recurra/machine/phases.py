@@ -60,10 +60,19 @@ class PartPlan:
     values  the part, in order of evaluation
     kept    values that whoever reads the part's results wants in arrays
     nexts   what the states of a loop become
+    maybe   values whose array a call may leave out, so that nothing here may be read from it
     """
 
-    def __init__(self, memory: Memory, values: Sequence[Value], kept: Iterable[Value], nexts: Iterable[Value]) -> None:
+    def __init__(
+        self,
+        memory: Memory,
+        values: Sequence[Value],
+        kept: Iterable[Value],
+        nexts: Iterable[Value],
+        maybe: Iterable[Value],
+    ) -> None:
         self.memory, self.values, self.kept = memory, list(values), list(dict.fromkeys(kept))
+        self.maybe = set(maybe)
         self.inside = set(self.values)
         self.uses: dict[Value, int] = defaultdict(int)
         self.items: dict[Value, Item] = {}
@@ -81,7 +90,12 @@ class PartPlan:
     def root(self, value: Value) -> tuple[Value, int, int]:
         """The value that is stored or computed, where in it this view begins, and whether it is broadcast."""
         column = broadcast = 0
-        while value.op in ("slice", "broadcast") and value not in self.items and value not in self.memory.stored:
+        stored = self.memory.stored
+        while (
+            value.op in ("slice", "broadcast")
+            and value not in self.items
+            and (value not in stored or value in self.maybe)
+        ):
             if value.op == "slice":
                 column += int(value.attr[0])
             else:

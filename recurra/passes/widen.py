@@ -36,7 +36,7 @@ def _groups(step: Step) -> list[Group]:
         if len(adds) != len(slices):
             continue
         others = [a.args[1] if a.args[0] is s else a.args[0] for a, s in zip(adds, slices, strict=True)]
-        if _joinable(slices, others):
+        if _joinable(wide, slices, others):
             found.append((wide, list(zip(adds, others, strict=True))))
     taken: set[Value] = set()  # an addition of two slices belongs to two groups: the first has it
     disjoint = []
@@ -52,12 +52,13 @@ def _partition(slices: Sequence[Value], width: int) -> bool:
     return ends[-1] == width and all(int(s.attr[0]) == end for s, end in zip(slices, ends, strict=False))
 
 
-def _joinable(slices: Sequence[Value], others: Sequence[Value]) -> bool:
+def _joinable(wide: Value, slices: Sequence[Value], others: Sequence[Value]) -> bool:
     if all(o.op == "static" and o.shape == (s.width,) for s, o in zip(slices, others, strict=True)):
         return True
     source = others[0].args[0] if others[0].op == "slice" else None
     return source is not None and all(
-        o.op == "slice" and o.args[0] is source and o.attr == s.attr for s, o in zip(slices, others, strict=True)
+        source.width == wide.width and o.op == "slice" and o.args[0] is source and o.attr == s.attr
+        for s, o in zip(slices, others, strict=True)
     )
 
 
