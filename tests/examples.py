@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import recurra
+from benchmarks.equations import CFN, MultiplicativeLSTM
 from recurra import Cell, cells
 from recurra.cell.wrapper import InnerStep, Wrapper, changed
 
@@ -148,6 +149,8 @@ CELLS = [
     CellExample("QRNN", cells.QRNN),
     CellExample("SLSTM", cells.SLSTM),
     CellExample("SLSTM exp", lambda D, H: cells.SLSTM(D, H, forget_gate="exp")),
+    CellExample("user's CFN", CFN),
+    CellExample("user's MultiplicativeLSTM", MultiplicativeLSTM),
     CellExample("user's Peephole", Peephole),
     CellExample("user's Concatenated", Concatenated),
     CellExample("user's Learned", Learned),
