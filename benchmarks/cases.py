@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from benchmarks import layers, linear, own, parts
+from benchmarks import features, layers, linear, own, parts
 from benchmarks.goals import Shape
 from benchmarks.race import Check, Race
 from benchmarks.records import Time
@@ -60,6 +60,9 @@ CASES: dict[str, Callable[[str, Shape], Race | Preparation]] = {
     "steps": layers.steps,
     "own": own.own,
     "linear": linear.linear,
+    "resets": features.resets,
+    "record": features.record,
+    "regularised": features.regularised,
     "product": product,
     "pointwise": pointwise,
     "prepare": Preparation,

@@ -18,7 +18,7 @@ from benchmarks.cases import CASES
 from benchmarks.goals import GOALS, Goal
 from benchmarks.machine import Machine, commit, processor, rivals, version
 from benchmarks.records import Result, Setting
-from benchmarks.timing import QUICK, Effort
+from benchmarks.timing import QUICK, Absent, Effort
 
 SLOW = {"compile": "left out by --quick: it compiles for minutes"}
 
@@ -60,6 +60,8 @@ def one(goals: list[Goal], quick: bool, rate: float) -> Result:
     try:
         race = CASES[kind](cell, shape).only(names - left_out.keys())
         found = race.run(QUICK if quick else Effort())
+    except Absent as reason:
+        return Result(kind, cell, shape, missing=dict.fromkeys(names, str(reason)))
     except Exception as error:  # noqa: BLE001 reported and counted as wrong: it must not hide the other cases
         return Result(kind, cell, shape, error=f"{type(error).__name__}: {error}")
     return Result(

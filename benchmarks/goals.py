@@ -122,6 +122,12 @@ ABROAD = [
     ),
 ]
 
+FEATURES = [  # may cost so much of the time without them
+    goal("resets", "gru", (128, 64, 128), 1 / 1.1, against="plain"),
+    goal("record", "lstm", (32, 128, 256), 1 / 1.3, against="plain"),
+    goal("regularised", "lstm", (32, 128, 256), 1 / 1.25, against="plain"),
+]
+
 STEPS = [goal("steps", "lstm", (8, FLAT[-1], 128), SAME, who=f"T = {T:,}", against="fastest") for T in FLAT]
 
 
@@ -145,4 +151,4 @@ PARTS = [
     *(goal("pointwise", "lstm", (1, 1000, width), POINTWISE, against="fused loop") for width in (128, 256, 512)),
 ]
 
-GOALS = [*LAYERS, *OWN, *LINEAR, *ABROAD, *copies(LAYERS), *STEPS, *PREPARE, *PARTS]
+GOALS = [*LAYERS, *OWN, *LINEAR, *ABROAD, *copies(LAYERS), *FEATURES, *STEPS, *PREPARE, *PARTS]

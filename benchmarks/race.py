@@ -86,10 +86,11 @@ class Race:
 
     def differences(self) -> dict[str, float]:
         """The largest relative difference of each contestant, or of its variants, that could be had."""
-        found = {}
+        found: dict[str, float] = {}
         for check in self.checks:
             with contextlib.suppress(Absent):
-                found[check.label or check.who] = check.run()
+                key = check.label or check.who
+                found[key] = max(check.run(), found.get(key, 0.0))
         return found
 
     def _measured(self, effort: Effort) -> Measured:

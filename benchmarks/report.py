@@ -24,6 +24,9 @@ KINDS = {
     "pointwise": "the interpreted pointwise part alone",
     "own": "user's own cell, training step",
     "linear": "user's own cell, training step",
+    "resets": "resets at 1 % of the steps, training step",
+    "record": "all gates recorded, training step",
+    "regularised": "zoneout and variational dropout, training step",
     "prepare": "trace, passes and packing",
 }
 RIVALS = {  # what a person could use instead
@@ -40,6 +43,7 @@ MEASURES = {  # what the processor, or Recurra itself, can do
     "FMA rate": "the rate of multiply-adds",
     "fused loop": "one fused C++ loop",
     "ours": "recurra's own",
+    "plain": "the same layer without",
     "fastest": "the fastest length",
 }
 

@@ -16,7 +16,7 @@ from benchmarks.race import Check, Mismatch, Race, abroad
 from benchmarks.records import Result, Setting, Task
 from benchmarks.remote import Rival
 from benchmarks.rivals import Facts
-from benchmarks.timing import Contestant, Effort
+from benchmarks.timing import Absent, Contestant, Effort
 
 pytestmark = pytest.mark.filterwarnings("ignore:TF32 acceleration")
 SHORT = Effort(seconds=0.0, fewest=3, repeats=0)
@@ -116,7 +116,11 @@ RACED = {(goal.kind, goal.cell) for goal in GOALS} - {("prepare", "own cells")}
 def test_every_race_is_fair(kind, cell):
     """At a small size everybody in this process computes the same."""
     torch.manual_seed(0)
-    contest = CASES[kind](cell, (2, 30, 6)).only({"ours", "copy", "torch", "loop", "packed", "padded", "cell"})
+    try:
+        contest = CASES[kind](cell, (2, 30, 6))
+    except Absent as reason:
+        pytest.skip(str(reason))
+    contest = contest.only({"ours", "copy", "torch", "loop", "packed", "padded", "cell"})
     assert isinstance(contest, Race)
     assert all(size < 1e-5 for label, size in contest.differences().items() if label != "log-space scan")
 

@@ -1,0 +1,118 @@
+"""What resets, recorded gates and regularisers cost: the same layer with and without them."""
+
+import importlib
+import importlib.util
+import inspect
+import itertools
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import recurra
+from benchmarks.goals import Shape
+from benchmarks.race import Check, Forward, Race, Values, gradients, rows, values
+from benchmarks.timing import Absent, Contestant
+
+RESETS = 0.01  # of all steps begin a new sequence
+GATES = ("i", "f", "g", "o")
+
+
+def require(there: bool, what: str) -> None:
+    """An older checkout is measured too, without this row."""
+    if not there:
+        raise Absent(f"this checkout has no {what}")
+
+
+def resets(cell: str, shape: Shape) -> Race:
+    """Held against a call of its own for every piece between two resets."""
+    assert cell == "gru"
+    require("resets" in inspect.signature(recurra.Recurrent.forward).parameters, "resets")
+    batch, time, width = shape
+    layer = recurra.GRU(width, width)
+    x, dy = rows(shape, grad=True)
+    begins = torch.rand(time, batch) < RESETS
+
+    def pieces(x: Tensor) -> tuple[Tensor, Tensor]:
+        columns, last = [], []
+        for b in range(batch):
+            cuts = sorted({0, *begins[:, b].nonzero().flatten().tolist(), time})
+            found = [layer(x[start:end, b : b + 1]) for start, end in itertools.pairwise(cuts)]
+            columns.append(torch.cat([y for y, _ in found]))
+            last.append(found[-1][1])
+        return torch.cat(columns, 1), torch.cat(last, 1)
+
+    def whole(x: Tensor) -> tuple[Tensor, Tensor]:
+        y, h = layer(x, resets=begins)
+        return y, h
+
+    return Race(
+        [
+            Contestant("ours", gradients(whole, layer, x, dy)),
+            Contestant("plain", gradients(layer, layer, x, dy)),
+        ],
+        [Check("ours", values(whole, layer, x), values(pieces, layer, x))],
+    )
+
+
+def record(cell: str, shape: Shape) -> Race:
+    """Held against the gates computed from the outputs, and outputs and gradients against those without recording."""
+    assert cell == "lstm"
+    require(hasattr(recurra.LSTM, "record"), "recording")
+    layer: Any = recurra.LSTM(shape[2], shape[2])
+    x, dy = rows(shape, grad=True)
+
+    def recorded(x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        with layer.record(*GATES):
+            y, state = layer(x)
+        return y, state
+
+    def seen() -> Values:
+        with layer.record(*GATES) as seen, torch.no_grad():
+            layer(x)
+        return {name: seen[name] for name in GATES}
+
+    @torch.no_grad()
+    def by_hand() -> Values:
+        y = layer(x)[0]
+        before = torch.cat([torch.zeros_like(y[:1]), y[:-1]])
+        told = nn.functional.linear(before, layer.weight_hh_l0, layer.bias_hh_l0)
+        sums = (nn.functional.linear(x, layer.weight_ih_l0, layer.bias_ih_l0) + told).chunk(4, -1)
+        return {name: torch.tanh(z) if name == "g" else torch.sigmoid(z) for name, z in zip(GATES, sums, strict=True)}
+
+    return Race(
+        [
+            Contestant("ours", gradients(recorded, layer, x, dy)),
+            Contestant("plain", gradients(layer, layer, x, dy)),
+        ],
+        [Check("ours", seen, by_hand), Check("ours", values(recorded, layer, x), values(layer, layer, x))],
+    )
+
+
+def regularised(cell: str, shape: Shape) -> Race:
+    """Zoneout around variational dropout, held against the plain loop with the same masks."""
+    assert cell == "lstm"
+    require(importlib.util.find_spec("recurra.regularise") is not None, "regularisers")
+    wrappers: Any = importlib.import_module("recurra.regularise")
+    inner = recurra.cells.LSTM(shape[2], shape[2])
+    plain = recurra.Recurrent(inner)
+    layer = recurra.Recurrent(wrappers.Zoneout(wrappers.VariationalDropout(inner, x=0.25, h=0.25), h=0.05, c=0.5))
+    x, dy = rows(shape, grad=True)
+
+    def drawn(forward: Forward) -> Forward:
+        def run(x: Tensor) -> tuple[Tensor, Tensor | tuple[Tensor, ...]]:
+            torch.manual_seed(1)
+            return forward(x)
+
+        return run
+
+    def loop(x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        return recurra.scan(layer.cell, x)
+
+    return Race(
+        [
+            Contestant("ours", gradients(layer, layer, x, dy)),
+            Contestant("plain", gradients(plain, plain, x, dy)),
+        ],
+        [Check("ours", values(drawn(layer), layer, x), values(drawn(loop), layer, x))],
+    )
