@@ -281,7 +281,7 @@ class Constant(Step):
     """Nothing recurs, and the output is the same for every row."""
 
     def step(self, x, h):
-        return self.U.bias.expand(x.shape[0], H), torch.zeros_like(h)
+        return self.U.bias.expand(x.shape[0], H), torch.zeros_like(h)  # here
 
 
 class Masked(Step):
@@ -311,7 +311,7 @@ STEPS = [
     Step, Concatenating, Gated, GatedMethods, GatedOneByOne, ResetAfter, ResetBefore, OutputFedBack, Projected, Normed,
     Minimal, OutputBefore, OutputOfHoisted, OutputBesideStates, LinearOutput, Exponential, Mixed, InPlace, WeightNormed,
     LeakyRows, OneByOne, Einsum, Idioms, Zeros, PassingThrough, Delayed,
-    Constant, Masked, Tied,
+    Masked, Tied,
 ]  # fmt: skip
 
 
@@ -445,6 +445,68 @@ class Half(Step):
 _OUTSIDE = torch.ones(H, dtype=torch.double)
 
 
+class HookOnGradient(Step):
+    def step(self, x, h):
+        h = super().step(x, h)
+        h.register_hook(lambda g: g.clamp(-1, 1))  # here
+        return h
+
+
+class Data(Step):
+    def step(self, x, h):
+        return super().step(x, h.data)  # here
+
+
+class AsksRequiresGrad(Step):
+    def step(self, x, h):
+        return super().step(x, h) * (2 if x.requires_grad else 1)  # here
+
+
+class AsksGraph(Step):
+    def step(self, x, h):
+        return super().step(x, h) * (2 if h.grad_fn is None else 1)  # here
+
+
+class Swallowing(Step):
+    def step(self, x, h):
+        try:
+            factor = 2 if h.sum() > 0 else 1  # here
+        except Exception:  # noqa: BLE001 (what users write)
+            factor = 3
+        return super().step(x, h) * factor
+
+
+class OneRow(Step):
+    def step(self, x, h):
+        return super().step(x, h) * (2 if len(x) == 1 else 1)
+
+
+class ManyRows(Step):
+    def step(self, x, h):
+        return super().step(x, h) * (2 if len(x) > 2 else 1)
+
+
+class FailsOnOneRow(Step):
+    def step(self, x, h):
+        rows = super().step(x, h).squeeze()
+        return rows + 0 * rows.sum(1, keepdim=True)
+
+
+class ConstantState(Step):
+    def step(self, x, h):
+        return torch.ones_like(h)  # here
+
+
+class ConstantOutput(Step):
+    def step(self, x, h):
+        return torch.ones(len(x), 3, dtype=x.dtype), super().step(x, h)  # here
+
+
+class WeightAsState(Step):
+    def step(self, x, h):
+        return self.W.bias.expand(len(x), -1)  # here
+
+
 @dataclass(frozen=True)
 class Refused:
     """A step that stays on scan, for a reason with this word in it; the line marked "here" must be named."""
@@ -477,6 +539,18 @@ REFUSED = [
     Refused(ClosedOver, "buffer"),
     Refused(Hooked, "hooks"),
     Refused(Half, "float32"),
+    Refused(HookOnGradient, "register_hook"),
+    Refused(Data, ".data"),
+    Refused(AsksRequiresGrad, "requires_grad"),
+    Refused(AsksGraph, "grad_fn"),
+    Refused(Swallowing, "value"),
+    Refused(OneRow, "one row"),
+    Refused(ManyRows, "one row"),
+    Refused(FailsOnOneRow, "one row"),
+    Refused(Constant, "neither on x"),
+    Refused(ConstantState, "neither on x"),
+    Refused(ConstantOutput, "neither on x"),
+    Refused(WeightAsState, "neither on x"),
 ]
 
 

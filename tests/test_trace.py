@@ -7,7 +7,23 @@ from pathlib import Path
 
 import pytest
 import torch
-from steps import REFUSED, STEPS, Gated, GatedMethods, GatedOneByOne, InPlace, Refused, Step, random_states
+from steps import (
+    REFUSED,
+    STEPS,
+    ConstantOutput,
+    ConstantState,
+    Data,
+    Gated,
+    GatedMethods,
+    GatedOneByOne,
+    HookOnGradient,
+    InPlace,
+    OneRow,
+    Refused,
+    Step,
+    WeightAsState,
+    random_states,
+)
 
 import recurra
 from recurra.passes import compile_step
@@ -61,6 +77,21 @@ def test_a_refused_step_still_means_what_it_says() -> None:
     cell = REFUSED[0].make()
     x, states = torch.randn(3, 2, cell.input_size, dtype=torch.double), random_states(cell, 2)
     torch.testing.assert_close(unroll(cell, x, states)[0], scan(cell, x, states)[0])
+
+
+@pytest.mark.parametrize("make", [HookOnGradient, Data, ConstantOutput, ConstantState, WeightAsState, OneRow])
+@pytest.mark.parametrize("B", [1, 3])
+def test_values_and_gradients_that_no_program_gives_are_those_of_scan(make: type[Step], B: int) -> None:
+    cell = make()
+    x, states = torch.randn(4, B, cell.input_size, dtype=torch.double, requires_grad=True), random_states(cell, B)
+    results = []
+    for run in (unroll, scan):
+        y, last = run(cell, x, states)
+        loss = y.sin().sum() + sum((s.cos()).sum() for s in last) + 0 * x.sum()
+        results.append([y, *last, *torch.autograd.grad(loss, [x, *states, *cell.parameters()], allow_unused=True)])
+    for given, expected in zip(*results, strict=True):
+        assert (given is None) == (expected is None)
+        assert given is None or torch.equal(given, expected)
 
 
 def test_values_keep_the_names_of_the_step() -> None:

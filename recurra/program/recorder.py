@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
@@ -50,6 +51,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._values: dict[int, Value] = {}
         self._alive: list[Tensor] = []  # ids stay meaningful while the tensors live
         self._foreign: set[Value] = set()  # statics of another dtype than the rows
+        self.refused: Untraceable | None = None  # the first refusal: a step's own `except` may swallow it
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -108,7 +110,11 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func.overloadpacket.__name__
         self.graph.line = line_of(sys._getframe(1))
-        self._refuse(func, name, args)
+        try:
+            self._refuse(func, name, args)
+        except Untraceable as refused:
+            self.refused = self.refused or refused
+            raise
         if name.endswith("_") and func._schema.is_mutable:
             name = name[:-1]  # inside a composite operation: the tensor gets a new value
         leaves, spec = tree_flatten((args, kwargs or {}))
@@ -270,6 +276,34 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 if v.op == "const" or v.shape in ((), (out.shape[1],)):
                     return g("broadcast", v, out.shape[1])
         return self._poison(f"{name} makes a batch of its own, {tuple(out.shape)}")
+
+
+_OF_AUTOGRAD = {
+    getattr(Tensor, name).__get__: name
+    for name in ("requires_grad", "grad_fn", "is_leaf", "grad", "data", "_version", "_backward_hooks")
+}
+_OF_AUTOGRAD |= {
+    getattr(Tensor, name): name
+    for name in (
+        "register_hook register_post_accumulate_grad_hook retain_grad requires_grad_ backward is_inference".split()
+    )
+}
+
+
+class AutogradWatch(TorchFunctionMode):  # type: ignore[no-untyped-call]
+    """Refuses what no operation shows: hooks on gradients, `.data`, and questions about the graph of gradients."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        super().__init__()
+        self.recorder = recorder
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = _OF_AUTOGRAD.get(func)
+        if name is not None:
+            refused = Untraceable(f"the step deals with gradients itself (.{name})", line_of(sys._getframe(1)))
+            self.recorder.refused = self.recorder.refused or refused
+            raise refused
+        return func(*args, **(kwargs or {}))
 
 
 def _last_axis(name: str, args: Any, kwargs: Mapping[str, Any], t: Tensor) -> bool:

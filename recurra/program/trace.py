@@ -21,7 +21,16 @@ from recurra.cell import Cell, innermost, split
 from recurra.errors import CellError
 from recurra.program.fingerprint import Fingerprint
 from recurra.program.plan import Step
-from recurra.program.recorder import LIBRARIES, BrokenContract, Changing, Recorder, Untraceable, line_of, place
+from recurra.program.recorder import (
+    LIBRARIES,
+    AutogradWatch,
+    BrokenContract,
+    Changing,
+    Recorder,
+    Untraceable,
+    line_of,
+    place,
+)
 from recurra.program.surroundings import Surroundings, hidden_input
 from recurra.program.text import step_text
 from recurra.program.values import Value
@@ -64,7 +73,25 @@ def trace(cell: Cell, weights: Mapping[str, Tensor]) -> tuple[Step, Sample]:
             "or on something that changes from call to call",
             definition(cell),
         )
+    _check_one_row(trial, sample)
     return step, sample
+
+
+def _check_one_row(cell: Cell, sample: Sample) -> None:
+    """A row alone must give what it gives among others: `if len(x) == 1` and `squeeze()` are in no program."""
+    rows = [t[:1] for t in (*sample.inputs, *sample.states)]
+    expected = [t[:1] for t in (sample.output, *sample.nexts)]
+    tolerance = 1e-9 if rows[0].dtype == torch.float64 else 1e-3
+    try:
+        with torch.no_grad():
+            y, nexts = split(cell.step, cell.state_names, tuple(rows[len(sample.inputs) :]), cell.step(*rows))
+    except Exception as error:
+        first = (str(error).splitlines() or [""])[0]
+        raise Untraceable(f"the step fails on one row ({type(error).__name__}: {first})", definition(cell)) from error
+    for got, wanted in zip((y, *nexts), expected, strict=True):
+        if got.shape != wanted.shape or not torch.allclose(got, wanted, tolerance, tolerance, equal_nan=True):
+            reason = "the step treats one row otherwise than several: it depends on the batch size"
+            raise Untraceable(reason, definition(cell))
 
 
 def _refuse_hidden_inputs(cell: Cell) -> None:
@@ -107,6 +134,10 @@ def _record(cell: Cell, weights: Mapping[str, Tensor], batch: int) -> tuple[Step
             raise Untraceable(str(v.attr[0]), v.line)
     for name, v in zip([*leaves, "y"], [*values[-len(leaves) :], values[0]], strict=True):
         recorder.call(v, name)
+    for v in values:
+        if not _moves(v):
+            reason = "the step returns rows that depend neither on x nor on a state"
+            raise Untraceable(reason, v.line or definition(cell))
     ends = [recorder.row(v, n) for v, n in zip(values, [t.shape[1] for t in out], strict=True)]
     step = Step(type(cell).__name__, inputs, leaves, tuple(ends[-len(leaves) :]), ends[0])
     n = len(inputs)
@@ -116,6 +147,18 @@ def _record(cell: Cell, weights: Mapping[str, Tensor], batch: int) -> tuple[Step
 def _input_name(cell: Cell) -> str:
     """What the user's step calls its input."""
     return type(innermost(cell)).step.__code__.co_varnames[1]
+
+
+def _moves(v: Value) -> bool:
+    """Whether a value depends on what comes in."""
+    seen, rest = {v}, [v]
+    while rest:
+        v = rest.pop()
+        if v.op in ("input", "state"):
+            return True
+        rest += (new := {a for a in v.args if a not in seen})
+        seen |= new
+    return False
 
 
 def _run(cell: Cell, weights: Mapping[str, Tensor], recorder: "Recorder", rows: Sequence[Tensor]) -> list[Tensor]:
@@ -136,7 +179,7 @@ def _run(cell: Cell, weights: Mapping[str, Tensor], recorder: "Recorder", rows: 
         try:
             if watching:
                 sys.setprofile(watch)
-            with recorder:
+            with AutogradWatch(recorder), recorder:
                 out = torch.func.functionalize(step)(*rows)
         except Untraceable as refused:
             if returned:  # functionalize writes to the arguments only now, with none of the user's lines on the stack
@@ -150,6 +193,8 @@ def _run(cell: Cell, weights: Mapping[str, Tensor], recorder: "Recorder", rows: 
         finally:
             if watching:
                 sys.setprofile(before)
+    if recorder.refused is not None:
+        raise recorder.refused
     if watch.written:
         name, line = watch.written
         raise Changing(f"the step writes the attribute {name!r}", line)
