@@ -1,5 +1,6 @@
 """Session: a layer one step at a time gives, bit for bit, what the layer gives for the whole sequence."""
 
+import copy
 from collections.abc import Iterator
 
 import pytest
@@ -232,3 +233,42 @@ def test_strided_rows_are_read() -> None:
     layer = recurra.GRU(3, 4)
     x = torch.randn(B, 6)
     assert_equal(Session(layer).step(x[:, ::2]), Session(layer).step(x[:, ::2].contiguous()))
+
+
+def test_rows_elsewhere_or_of_another_kind_are_refused_and_negated_ones_read() -> None:
+    layer = recurra.Recurrent(recurra.cells.LSTM(3, 4))
+    session = recurra.Session(layer)
+    x = torch.randn(2, 3)
+    y = session.step(x).clone()
+    with pytest.raises(recurra.InputError, match="x is on meta and the session's weights are on cpu"):
+        session.step(x.to("meta"))
+    with pytest.raises(recurra.InputError, match="out is on meta and the session's weights are on cpu"):
+        session.step(x, out=y.to("meta"))
+    with pytest.raises(recurra.InputError, match="x is a ndarray, and a session's step takes a tensor"):
+        session.step(x.numpy())
+    with pytest.raises(recurra.InputError, match="x is a list"):
+        session.step(x.tolist())
+    with pytest.raises(recurra.InputError, match="out is a ndarray"):
+        session.step(x, out=y.numpy())
+    with pytest.raises(recurra.InputError, match=r"LSTM is none. Use recurra.LSTM."):
+        recurra.Session(torch.nn.LSTM(3, 4))
+    session.reset()
+    assert torch.equal(session.step(torch._neg_view(-x)), y)
+
+
+def test_a_copy_goes_on_by_itself() -> None:
+    layer = recurra.Stack([recurra.LSTM(3, 4, num_layers=2), recurra.Recurrent(recurra.cells.GRU(4, 4))])
+    session = recurra.Session(layer)
+    fresh = copy.deepcopy(session)
+    x = torch.randn(6, 2, 3)
+    for row in x[:3]:
+        session.step(row)
+    twin = copy.deepcopy(session)
+    assert twin.layer is not layer
+    with torch.no_grad():
+        whole = layer(x)[0]
+    for k in range(3, 6):
+        assert torch.equal(twin.step(x[k]), whole[k])
+    assert torch.equal(session.step(x[3]), whole[3])  # its state stayed where it was
+    twin.reset()
+    assert torch.equal(twin.step(x[0]), whole[0]) and torch.equal(fresh.step(x[0]), whole[0])

@@ -1,5 +1,6 @@
 """Session: a layer run one step at a time, with its weights packed once and its state kept."""
 
+import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from recurra.errors import InputError
 from recurra.layers import Bidirectional, Recurrent, Residual, Stack
+from recurra.layers.drop_in import DropIn
 from recurra.unroll import Stepper, Visit, visits
 
 
@@ -39,7 +41,12 @@ class Session:
 
     def step(self, x: Tensor, out: Tensor | None = None) -> Tensor:
         """One step from x (B, D) to y (B, m): the session's own buffer, or `out`."""
-        if x.shape != self._shape or x.dtype is not self._dtype or not x.is_contiguous():
+        try:
+            fits = x.shape == self._shape and x.dtype is self._dtype and x.device == self._device
+            fits = fits and x.is_contiguous() and not x.is_neg()  # or PyTorch has yet to negate these numbers
+        except AttributeError:
+            fits = False
+        if not fits:
             x = self._fitting(x)
         if out is None:
             y = self._buffer
@@ -54,6 +61,7 @@ class Session:
 
     _shape: tuple[int, ...] | torch.Size = ()
     _dtype: torch.dtype | None = None
+    _device: torch.device | None = None
     _only: Any = None  # the native handle, when the layer is one cell on the native machine
     _buffer: Tensor
 
@@ -99,6 +107,15 @@ class Session:
                 leaf.refresh([next(fresh) for _ in leaf.steppers])
             self._settle()
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Session":
+        """A session that goes on from here by itself, with a copy of the layer and its weights as they are now."""
+        twin = Session(copy.deepcopy(self.layer, memo))
+        twin._first = copy.deepcopy(self._first, memo)
+        if self._leaves:
+            twin._prepare(self._batch)
+            twin.state = self.state
+        return twin
+
     def _begin_anew(self) -> None:
         for leaf in self._leaves:
             for stepper in leaf.steppers:
@@ -113,11 +130,16 @@ class Session:
                     f"{type(module).__name__} reads the sequence from its end, which a session does not know yet. "
                     "Give Session a unidirectional layer."
                 )
-        if not isinstance(layer, (Recurrent, Stack, Residual, nn.RNNBase)):
-            raise InputError(f"Session runs Recurra's layers, and {type(layer).__name__} is none.")
+        if not isinstance(layer, (Recurrent, Stack, Residual, DropIn)):
+            name = type(layer).__name__
+            remedy = f"Use recurra.{name}" if isinstance(layer, nn.RNNBase) else "Put a cell into Recurrent"
+            raise InputError(f"Session runs Recurra's layers, and {name} is none. {remedy}.")
 
     def _fitting(self, x: Tensor) -> Tensor:
         """x as the steppers read it; prepares the session at the first step."""
+        if not isinstance(x, Tensor):
+            kind = type(x).__name__
+            raise InputError(f"x is a {kind}, and a session's step takes a tensor. Pass torch.as_tensor(x).")
         if x.dim() != 2:
             raise InputError(f"a session's step takes x (B, D), one row for each sequence, and got {tuple(x.shape)}.")
         if not self._leaves:
@@ -129,10 +151,17 @@ class Session:
             )
         if x.dtype is not self._dtype:
             raise InputError(f"x is {x.dtype} and the session's weights are {self._dtype}. Convert one of them.")
-        return x.contiguous()
+        if x.device != self._device:
+            raise InputError(f"x is on {x.device} and the session's weights are on {self._device}. Move one of them.")
+        return x.resolve_neg().contiguous()
 
     def _check_out(self, out: Tensor) -> None:
-        if out.shape != self._buffer.shape or out.dtype is not self._dtype or not out.is_contiguous():
+        if not isinstance(out, Tensor):
+            kind = type(out).__name__
+            raise InputError(f"out is a {kind}, and a session's step writes to a tensor. Pass torch.as_tensor(out).")
+        if out.device != self._device:
+            raise InputError(f"out is on {out.device} and the session's weights are on {self._device}. Make it there.")
+        if out.shape != self._buffer.shape or out.dtype is not self._dtype or not out.is_contiguous() or out.is_neg():
             raise InputError(
                 f"out must be a contiguous {self._dtype} tensor of shape {tuple(self._buffer.shape)}, "
                 f"and is {out.dtype} of shape {tuple(out.shape)}."
@@ -155,7 +184,7 @@ class Session:
         _plan(self.layer, iter(self._leaves), self._moves, widths, 0)
         self._rows = [first.new_zeros(self._batch, n) for n in widths[1:]]
         self._buffer = self._rows[-1]
-        self._shape, self._dtype = first.shape, first.dtype
+        self._shape, self._dtype, self._device = first.shape, first.dtype, first.device
         only = self._moves[0].leaf if len(self._moves) == 1 else None
         self._only = only.native if only is not None else None
 

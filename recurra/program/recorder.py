@@ -290,7 +290,7 @@ _OF_AUTOGRAD |= {
 }
 
 
-class AutogradWatch(TorchFunctionMode):  # type: ignore[no-untyped-call]
+class AutogradWatch(TorchFunctionMode):
     """Refuses what no operation shows: hooks on gradients, `.data`, and questions about the graph of gradients."""
 
     def __init__(self, recorder: Recorder) -> None:
