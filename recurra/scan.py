@@ -9,11 +9,14 @@ from recurra.cell import (
     check_input,
     check_lengths,
     check_made,
+    check_resets,
     check_sides,
     check_states,
     initial_states,
     one_step,
     output_width,
+    reset_side,
+    resetting,
 )
 
 
@@ -24,6 +27,7 @@ def scan(
     lengths: Tensor | None = None,
     reverse: bool = False,
     sides: tuple[Tensor, ...] | None = None,
+    resets: Tensor | None = None,
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Runs `cell` over x (T, B, D) and returns the outputs (T, B, m) and the last states, a tuple of (B, n).
 
@@ -31,15 +35,20 @@ def scan(
     lengths: (B,) whole numbers from 0 to T, in any order. Past its length a row's output is 0 and its state stays.
     reverse: each row runs from its last valid step to its first; outputs stay beside their inputs.
     sides: what the step of a wrapper reads beside x, (T, B, width) each; None: `cell.sides(x)`.
+    resets: (T, B) truth values: a new sequence begins at this step, and the states before it are the initial ones.
     Raises InputError for arguments that do not fit, CellError for a step that does not keep its states.
     """
-    name = type(cell).__name__
     check_made(cell)
+    name = cell.full_name
     check_input(name, x, cell.input_size)
     T, B, _ = x.shape
-    states = initial_states(cell, x, B) if states is None else check_states(name, cell.state_sizes, states, B)
     if lengths is not None:
         lengths = check_lengths(lengths, T, B)
+    if resets is not None:
+        side = reset_side(check_resets(resets, T, B, lengths), x, reverse)
+        sides = (side, *(call_sides(cell, x) if sides is None else sides))
+        cell = resetting(cell)
+    states = initial_states(cell, x, B) if states is None else check_states(name, cell.state_sizes, states, B)
     sides = call_sides(cell, x) if sides is None else check_sides(name, cell.side_sizes, sides, x)
     steps = T if lengths is None else int(lengths.max()) if B else 0
 

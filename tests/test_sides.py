@@ -237,13 +237,13 @@ def test_sides_that_do_not_fit() -> None:
         with pytest.raises(InputError) as caught:
             run(cell, x, sides=(torch.zeros(5, 2, 3),))
         assert str(caught.value) == (
-            "the given sides of Nudged has nudge of shape (5, 2, 3), but x of shape (5, 2, 3) needs (5, 2, 4). "
+            "the given sides of Nudged(GRU) has nudge of shape (5, 2, 3), but x of shape (5, 2, 3) needs (5, 2, 4). "
             "A side has one row for each row of x."
         )
         with pytest.raises(InputError) as caught:
             run(cell, x, sides=())
         assert str(caught.value) == (
-            "the given sides of Nudged is 0 values, but beside x it reads nudge: give one tensor for each."
+            "the given sides of Nudged(GRU) is 0 values, but beside x it reads nudge: give one tensor for each."
         )
         with pytest.raises(InputError) as caught:
             run(cells.GRU(3, 4), x, sides=(x,))
@@ -257,7 +257,7 @@ def test_a_hook_that_gives_too_little() -> None:
         def own_sides(self, x: Tensor) -> States:
             return ()
 
-    with pytest.raises(CellError, match=r"sides\(x\) of Lazy is 0 values, but beside x it reads nudge"):
+    with pytest.raises(CellError, match=r"sides\(x\) of Lazy\(GRU\) is 0 values, but beside x it reads nudge"):
         unroll(Lazy(cells.GRU(3, 4)), torch.randn(5, 2, 3))
 
 

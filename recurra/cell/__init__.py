@@ -4,11 +4,13 @@ from recurra.cell.arguments import (
     check_dtypes,
     check_input,
     check_lengths,
+    check_resets,
     check_sides,
     check_states,
     check_tensor,
 )
 from recurra.cell.base import Cell, call_sides, check_made, initial_states, one_step, output_width
+from recurra.cell.resets import reset_side, resetting
 from recurra.cell.steps import split
 from recurra.cell.wrapper import Wrapper, innermost
 
@@ -20,6 +22,7 @@ __all__ = [
     "check_input",
     "check_lengths",
     "check_made",
+    "check_resets",
     "check_sides",
     "check_states",
     "check_tensor",
@@ -27,5 +30,7 @@ __all__ = [
     "innermost",
     "one_step",
     "output_width",
+    "reset_side",
+    "resetting",
     "split",
 ]

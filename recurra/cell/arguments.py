@@ -100,6 +100,41 @@ def check_lengths(lengths: Tensor | Sequence[int], steps: int, batch: int) -> Te
     return given
 
 
+_MARK = {"T, B": "resets[{n}:, {b}]", "B, T": "resets[{b}, {n}:]", "T": "resets[{n}:]"}  # past a row's end
+
+
+def check_resets(resets: object, steps: int, batch: int, lengths: Tensor | None = None, axes: str = "T, B") -> Tensor:
+    """The marks as truth values (T, B), given as (T, B), (B, T) or, for one sequence, (T,): `axes`.
+
+    lengths: checked ones; no mark may lie at or past a row's. Raises InputError.
+    """
+    try:
+        given = torch.as_tensor(resets)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(
+            f"resets is a {type(resets).__name__}, but marks steps. Pass a tensor ({axes}) of truth values."
+        ) from error
+    wanted = {"T, B": (steps, batch), "B, T": (batch, steps), "T": (steps,)}[axes]
+    if given.shape != wanted:
+        raise InputError(
+            f"resets has the shape {tuple(given.shape)}, but x has {steps} steps of {batch} "
+            f"sequence{'' if batch == 1 else 's'}. Give one mark for each: ({axes}) = {wanted}."
+        )
+    if given.dtype is not torch.bool:
+        raise InputError(f"resets has the dtype {given.dtype}, but marks steps by yes and no. Pass resets.bool().")
+    marks = given.t() if axes == "B, T" else given.unsqueeze(1) if axes == "T" else given
+    if lengths is not None:
+        past = marks.cpu() & (torch.arange(steps)[:, None] >= lengths)
+        if past.any():
+            t, b = (int(k) for k in past.nonzero()[0])
+            n = int(lengths[b])
+            raise InputError(
+                f"resets begins a sequence at step {t} of row {b}, but lengths[{b}] is {n}, where the row has ended. "
+                f"Clear what lies past it: {_MARK[axes].format(n=n, b=b)} = False."
+            )
+    return marks
+
+
 def _impossible_length(lengths: Tensor, steps: int) -> InputError:
     k = int(((lengths > steps) | (lengths < 0)).nonzero()[0])
     if lengths[k] < 0:

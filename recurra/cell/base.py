@@ -48,12 +48,18 @@ class Cell(torch.nn.Module):
         super().__init__()
         self.input_size = input_size
         self.hidden_size = hidden_size
+        self._wrappers: dict[type, Cell] = {}
         self.state_sizes = state_sizes(type(self).__name__, self.state_names, input_size, hidden_size, widths)
 
     def initial(self, batch: int) -> Tensor | tuple[Tensor, ...]:
         """The states before the first step: zeros (batch, n), of the dtype and device of the cell's parameters."""
         like = _like(self)
         return tuple(like.new_zeros(batch, n) for n in self.state_sizes.values())
+
+    @property
+    def full_name(self) -> str:
+        """What messages call the cell: the name of its class, with that of the cell inside, where it wraps one."""
+        return type(self).__name__
 
     @property
     def starts_at_zero(self) -> bool:
@@ -108,14 +114,14 @@ def initial_states(cell: Cell, x: Tensor, batch: int) -> tuple[Tensor, ...]:
     if cell.starts_at_zero and next(cell.parameters(), None) is None:
         return tuple(x.new_zeros(batch, n) for n in cell.state_sizes.values())
     states = cell.initial(batch)
-    return check_states(type(cell).__name__, cell.state_sizes, states, batch, origin="initial(batch)")
+    return check_states(cell.full_name, cell.state_sizes, states, batch, origin="initial(batch)")
 
 
 def call_sides(cell: Cell, x: Tensor) -> tuple[Tensor, ...]:
     """`cell.sides(x)`, checked, for a call that gives none; nothing for a cell without sides."""
     if not cell.side_sizes:
         return ()
-    return check_sides(type(cell).__name__, cell.side_sizes, cell.sides(x), x, origin="sides(x)")
+    return check_sides(cell.full_name, cell.side_sizes, cell.sides(x), x, origin="sides(x)")
 
 
 def output_width(cell: Cell) -> int:

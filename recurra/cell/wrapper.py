@@ -33,6 +33,7 @@ class Wrapper(Cell, named_by_step=False):
         self.inner = inner
         self.input_size, self.hidden_size = inner.input_size, inner.hidden_size
         self.state_names, self.state_sizes = inner.state_names, inner.state_sizes
+        self._wrappers = {}
         self.training = inner.training
 
     # ---- for a subclass to define
@@ -65,6 +66,11 @@ class Wrapper(Cell, named_by_step=False):
     def initial(self, batch: int) -> Tensor | States:
         """The inner cell's."""
         return self.inner.initial(batch)
+
+    @property
+    def full_name(self) -> str:
+        """Both names: Zoneout(LSTM)."""
+        return f"{type(self).__name__}({self.inner.full_name})"
 
     @property
     def starts_at_zero(self) -> bool:

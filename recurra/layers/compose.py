@@ -24,11 +24,18 @@ class Stack(Layer):
             raise InputError("Stack got no layers. Give it at least one: Stack([Recurrent(cell)]).")
         self.batch_first = common_layout("Stack", self.layers)
 
-    def forward(self, x: Sequences, state: Any = None, lengths: Lengths = None, reverse: bool = False) -> Any:
+    def forward(
+        self,
+        x: Sequences,
+        state: Any = None,
+        lengths: Lengths = None,
+        reverse: bool = False,
+        resets: Tensor | None = None,
+    ) -> Any:
         states = _entries("Stack", state, len(self.layers))
         last = []
         for layer, before in zip(self.layers, states, strict=True):
-            x, after = layer(x, before, lengths, reverse)
+            x, after = layer(x, before, lengths, reverse, resets)
             last.append(after)
         return x, tuple(last)
 
@@ -48,10 +55,17 @@ class Bidirectional(Layer):
         self.ahead = forward
         self.back = _drawn_anew(forward) if backward is None else backward
 
-    def forward(self, x: Sequences, state: Any = None, lengths: Lengths = None, reverse: bool = False) -> Any:
+    def forward(
+        self,
+        x: Sequences,
+        state: Any = None,
+        lengths: Lengths = None,
+        reverse: bool = False,
+        resets: Tensor | None = None,
+    ) -> Any:
         before_ahead, before_back = _entries("Bidirectional", state, 2)
-        ahead, after_ahead = self.ahead(x, before_ahead, lengths, reverse)
-        back, after_back = self.back(x, before_back, lengths, not reverse)
+        ahead, after_ahead = self.ahead(x, before_ahead, lengths, reverse, resets)
+        back, after_back = self.back(x, before_back, lengths, not reverse, resets)
         return map_rows(lambda a, b: torch.cat([a, b], -1), ahead, back), (after_ahead, after_back)
 
 
@@ -67,8 +81,15 @@ class Residual(Layer):
         self.batch_first = common_layout("Residual", [layer])
         self.layer = layer
 
-    def forward(self, x: Sequences, state: Any = None, lengths: Lengths = None, reverse: bool = False) -> Any:
-        y, after = self.layer(x, state, lengths, reverse)
+    def forward(
+        self,
+        x: Sequences,
+        state: Any = None,
+        lengths: Lengths = None,
+        reverse: bool = False,
+        resets: Tensor | None = None,
+    ) -> Any:
+        y, after = self.layer(x, state, lengths, reverse, resets)
         y = map_rows(_add, x, y)
         if lengths is not None:
             y = torch.where(within(lengths, y, self.batch_first), y, 0)

@@ -1,4 +1,4 @@
-"""RNN, LSTM and GRU as in torch.nn, with `lengths`; in their place a program computes the same, faster.
+"""RNN, LSTM and GRU as in torch.nn, with `lengths` and `resets`; in their place a program computes the same, faster.
 
 They derive from torch.nn's classes. Arguments, parameters, initial values, state_dict, repr, copying, moving and the
 warnings are thus torch.nn's own, `isinstance(layer, torch.nn.LSTM)` holds, and only `forward` is written here. A call
@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
-from recurra.cell import Cell, check_lengths
+from recurra.cell import Cell, check_lengths, check_resets
 from recurra.cells import GRU as GRUCell
 from recurra.cells import LSTM as LSTMCell
 from recurra.cells import Elman, LSTMProjected
 from recurra.errors import InputError
-from recurra.layers.layer import Layer, Lengths, Sequences
+from recurra.layers.layer import Layer, Lengths, Sequences, packed_resets
 from recurra.unroll import unroll, unroll_packed
 from recurra.unroll.door import autocast_is_on, is_recording, leave_to_torch
 
@@ -58,11 +58,24 @@ def _parts(
 class DropIn(Layer, torch.nn.RNNBase):
     """What RNN, LSTM and GRU share."""
 
-    def forward(self, input: Sequences, hx: Any = None, lengths: Lengths = None, reverse: bool = False) -> Any:
-        """As torch.nn's forward; lengths and reverse as in `Recurrent`. T = 0, refused by torch.nn, needs lengths."""
+    def forward(
+        self,
+        input: Sequences,
+        hx: Any = None,
+        lengths: Lengths = None,
+        reverse: bool = False,
+        resets: Tensor | None = None,
+    ) -> Any:
+        """As torch.nn's forward; lengths, reverse, resets as in Recurrent. T = 0 needs lengths: torch.nn refuses it."""
         if isinstance(input, PackedSequence):
-            return self._packed(input, hx, lengths, reverse)
-        if lengths is None and not reverse and isinstance(input, Tensor) and (reason := _torchs_own(input)):
+            return self._packed(input, hx, lengths, reverse, resets)
+        if (
+            lengths is None
+            and resets is None
+            and not reverse
+            and isinstance(input, Tensor)
+            and (reason := _torchs_own(input))
+        ):
             T, B = (len(input), 1) if input.dim() < 3 else input.shape[:2]
             if self.batch_first and input.dim() == 3:
                 T, B = B, T
@@ -76,27 +89,42 @@ class DropIn(Layer, torch.nn.RNNBase):
             x = x.transpose(0, 1)
         if lengths is not None:
             lengths = check_lengths(torch.as_tensor(lengths).reshape(-1) if not batched else lengths, *x.shape[:2])
+        if resets is not None:
+            resets = check_resets(resets, x.shape[0], x.shape[1], lengths, self._axes(batched))
         before = None if hx is None else self._each(hx, batched)
-        y, last = self._run(x, before, lengths, None, reverse)
+        y, last = self._run(x, before, lengths, None, reverse, resets)
         if not batched:
             return y.squeeze(1), self._joined(last, 1)
         return (y.transpose(0, 1) if self.batch_first else y), self._joined(last)
 
-    def _packed(self, input: PackedSequence, hx: Any, lengths: Lengths, reverse: bool) -> tuple[PackedSequence, Any]:
+    def _axes(self, batched: bool) -> str:
+        return "T" if not batched else "B, T" if self.batch_first else "T, B"
+
+    def _packed(
+        self, input: PackedSequence, hx: Any, lengths: Lengths, reverse: bool, resets: Tensor | None
+    ) -> tuple[PackedSequence, Any]:
         data, batch_sizes, sorted_indices, unsorted_indices = input
         if lengths is not None:
             raise InputError("input is a PackedSequence and lengths are given too. It has its own: leave them out.")
-        if not reverse and (reason := _torchs_own(data)):
+        if not reverse and resets is None and (reason := _torchs_own(data)):
             leave_to_torch(self._named_cells(), reason, len(batch_sizes), int(batch_sizes[0]))
             return super().forward(input, hx)  # type: ignore[no-any-return]
         if not self._fits(data, hx, int(batch_sizes[0])):
             super().forward(input, hx)
         before = None if hx is None else self._each(self.permute_hidden(hx, sorted_indices), True)
-        data, last = self._run(data, before, None, batch_sizes, reverse)
+        if resets is not None:
+            resets = packed_resets(resets, input, self.batch_first)
+        data, last = self._run(data, before, None, batch_sizes, reverse, resets)
         return input._replace(data=data), self.permute_hidden(self._joined(last), unsorted_indices)
 
     def _run(
-        self, x: Tensor, before: list[States] | None, lengths: Tensor | None, batch_sizes: Tensor | None, reverse: bool
+        self,
+        x: Tensor,
+        before: list[States] | None,
+        lengths: Tensor | None,
+        batch_sizes: Tensor | None,
+        reverse: bool,
+        resets: Tensor | None,
     ) -> tuple[Tensor, list[States]]:
         directions = 2 if self.bidirectional else 1
         parts = self._own_parts()
@@ -113,9 +141,9 @@ class DropIn(Layer, torch.nn.RNNBase):
                 states = None if before is None else before[k]
                 backward = reverse != (k % directions == 1)
                 if batch_sizes is None:
-                    y, after = unroll(cell, x, states, lengths, backward, weights)
+                    y, after = unroll(cell, x, states, lengths, backward, weights, resets=resets)
                 else:
-                    y, after = unroll_packed(cell, x, batch_sizes, states, backward, weights)
+                    y, after = unroll_packed(cell, x, batch_sizes, states, backward, weights, resets=resets)
                 ys.append(y)
                 last.append(after)
             x = ys[0] if directions == 1 else torch.cat(ys, -1)
@@ -198,24 +226,27 @@ def _drop(x: Tensor, p: float, key: int, layer: int) -> Tensor:
 
 
 class RNN(DropIn, torch.nn.RNN):
-    """torch.nn.RNN, faster, and with `lengths`. The equation is that of `recurra.cells.Elman`.
+    """torch.nn.RNN, faster, and with `lengths` and `resets`. The equation is recurra.cells.Elman.
 
-    y, h = layer(input, hx=None, lengths=None). lengths: (B,) whole numbers from 0 to T in any order; past its length a
-    row's y is 0 and its state stays. Everything else as in torch.nn.RNN.
+    y, h = layer(input, hx=None, lengths=None, resets=None).
+    lengths: (B,) whole numbers from 0 to T in any order; past its length a row's y is 0 and its state stays.
+    resets: truth values, where a new sequence begins, as in `Recurrent`. Everything else as in torch.nn.RNN.
     """
 
 
 class LSTM(DropIn, torch.nn.LSTM):
-    """torch.nn.LSTM, faster, and with `lengths`. The equation is that of `recurra.cells.LSTM` (or LSTMProjected).
+    """torch.nn.LSTM, faster, and with `lengths` and `resets`. The equation is recurra.cells.LSTM (or LSTMProjected).
 
-    y, (h, c) = layer(input, hx=None, lengths=None). lengths: (B,) whole numbers from 0 to T in any order; past its
-    length a row's y is 0 and its states stay. Everything else as in torch.nn.LSTM.
+    y, (h, c) = layer(input, hx=None, lengths=None, resets=None).
+    lengths: (B,) whole numbers from 0 to T in any order; past its length a row's y is 0 and its state stays.
+    resets: truth values, where a new sequence begins, as in `Recurrent`. Everything else as in torch.nn.LSTM.
     """
 
 
 class GRU(DropIn, torch.nn.GRU):
-    """torch.nn.GRU, faster, and with `lengths`. The equation is that of `recurra.cells.GRU`.
+    """torch.nn.GRU, faster, and with `lengths` and `resets`. The equation is recurra.cells.GRU.
 
-    y, h = layer(input, hx=None, lengths=None). lengths: (B,) whole numbers from 0 to T in any order; past its length a
-    row's y is 0 and its state stays. Everything else as in torch.nn.GRU.
+    y, h = layer(input, hx=None, lengths=None, resets=None).
+    lengths: (B,) whole numbers from 0 to T in any order; past its length a row's y is 0 and its state stays.
+    resets: truth values, where a new sequence begins, as in `Recurrent`. Everything else as in torch.nn.GRU.
     """

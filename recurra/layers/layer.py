@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
-from recurra.cell import check_lengths
+from recurra.cell import check_lengths, check_resets
 from recurra.errors import InputError
 
 Sequences = Tensor | PackedSequence
@@ -15,12 +15,14 @@ Lengths = Tensor | Sequence[int] | None
 
 
 class Layer(torch.nn.Module):
-    """A module with `forward(x, state=None, lengths=None, reverse=False) -> (y, state)`.
+    """A module with `forward(x, state=None, lengths=None, reverse=False, resets=None) -> (y, state)`.
 
     x: (T, B, D), (B, T, D) with batch_first, (T, D) for one sequence, or a PackedSequence; y has the same layout.
     state: None, or what an earlier call returned. Its form is the layer's own.
     lengths: None, or (B,) whole numbers from 0 to T, in any order. Past its length a row's y is 0 and its state stays.
     reverse: each row runs from its last valid step to its first; outputs stay beside their inputs.
+    resets: None, or truth values (T, B), (B, T) with batch_first, (T,) for one sequence: a new sequence begins at this
+    step of the row, and nothing passes from one sequence to the other, in either direction.
     """
 
     batch_first: bool = False
@@ -46,6 +48,16 @@ def map_rows(function: Callable[..., Tensor], *sequences: Sequences) -> Any:
     if isinstance(first, PackedSequence):
         return first._replace(data=function(*(s.data for s in sequences)))
     return function(*sequences)
+
+
+def packed_resets(resets: Tensor, x: PackedSequence, batch_first: bool) -> Tensor:
+    """The marks of a PackedSequence's padded layout, checked, as (T, B) by falling length."""
+    T, B = len(x.batch_sizes), int(x.batch_sizes[0])
+    lengths = (torch.arange(B) < x.batch_sizes[:, None]).sum(0)
+    if x.unsorted_indices is not None:
+        lengths = lengths[x.unsorted_indices.cpu()]
+    marks = check_resets(resets, T, B, lengths, "B, T" if batch_first else "T, B")
+    return marks if x.sorted_indices is None else marks.index_select(1, x.sorted_indices.to(marks.device))
 
 
 def within(lengths: Tensor | Sequence[int], y: Tensor, batch_first: bool) -> Tensor:

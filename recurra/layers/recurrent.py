@@ -6,21 +6,23 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
-from recurra.cell import Cell, check_input, check_lengths, check_made, check_states, check_tensor
+from recurra.cell import Cell, check_input, check_lengths, check_made, check_resets, check_states, check_tensor
 from recurra.errors import InputError
-from recurra.layers.layer import Layer, Lengths, Sequences
+from recurra.layers.layer import Layer, Lengths, Sequences, packed_resets
 from recurra.unroll import unroll, unroll_packed
 
 States = tuple[Tensor, ...] | None
 
 
 class Recurrent(Layer):
-    """y, state = layer(x, state=None, lengths=None): the cell's step at every t, on the fastest executor that can.
+    """y, state = layer(x, state=None, lengths=None, resets=None): the cell's step at every t, as fast as may be.
 
     x: (T, B, D), (B, T, D) with batch_first, (T, D) for one sequence, or a PackedSequence; y has the same layout.
     state: (B, n), or a tuple of them when the cell has several states; (n,) for one sequence. None: the cell's initial.
     lengths: (B,) whole numbers from 0 to T, in any order. Past its length a row's y is 0 and its state stays.
     reverse: each row runs from its last valid step to its first; outputs stay beside their inputs.
+    resets: truth values (T, B), (B, T) with batch_first, (T,) for one sequence: a new sequence begins at this step, and
+    the states before it are the cell's initial ones. In reverse, those before the last step of each sequence are.
     Raises InputError for arguments that do not fit, CellError for a step that does not keep its states.
     """
 
@@ -32,13 +34,20 @@ class Recurrent(Layer):
         self.cell = cell
         self.batch_first = batch_first
 
-    def forward(self, x: Sequences, state: Any = None, lengths: Lengths = None, reverse: bool = False) -> Any:
+    def forward(
+        self,
+        x: Sequences,
+        state: Any = None,
+        lengths: Lengths = None,
+        reverse: bool = False,
+        resets: Tensor | None = None,
+    ) -> Any:
         if isinstance(x, PackedSequence):
-            return self._packed(x, state, lengths, reverse)
-        check_tensor(type(self.cell).__name__, x)
+            return self._packed(x, state, lengths, reverse, resets)
+        check_tensor(self.cell.full_name, x)
         if x.dim() == 2:
-            return self._one_sequence(x, state, lengths, reverse)
-        cell, name = self.cell, type(self.cell).__name__
+            return self._one_sequence(x, state, lengths, reverse, resets)
+        cell, name = self.cell, self.cell.full_name
         check_input(name, x, cell.input_size, "B, T" if self.batch_first else "T, B")
         if self.batch_first:
             x = x.transpose(0, 1)
@@ -46,11 +55,15 @@ class Recurrent(Layer):
         states = None if state is None else check_states(name, cell.state_sizes, state, B)
         if lengths is not None:
             lengths = check_lengths(lengths, T, B)
-        y, last = unroll(cell, x, states, lengths, reverse)
+        if resets is not None:
+            resets = check_resets(resets, T, B, lengths, "B, T" if self.batch_first else "T, B")
+        y, last = unroll(cell, x, states, lengths, reverse, resets=resets)
         return (y.transpose(0, 1) if self.batch_first else y), _bare(last)
 
-    def _one_sequence(self, x: Tensor, state: Any, lengths: Any, reverse: bool) -> tuple[Tensor, Any]:
-        cell, name = self.cell, type(self.cell).__name__
+    def _one_sequence(
+        self, x: Tensor, state: Any, lengths: Any, reverse: bool, resets: Tensor | None
+    ) -> tuple[Tensor, Any]:
+        cell, name = self.cell, self.cell.full_name
         check_input(name, x, cell.input_size, "T")
         states: States = None
         if state is not None:
@@ -58,11 +71,15 @@ class Recurrent(Layer):
             states = check_states(name, cell.state_sizes, tuple(s.unsqueeze(0) for s in given), 1)
         if lengths is not None:
             lengths = check_lengths(torch.as_tensor(lengths).reshape(-1), x.shape[0], 1)
-        y, last = unroll(cell, x.unsqueeze(1), states, lengths, reverse)
+        if resets is not None:
+            resets = check_resets(resets, x.shape[0], 1, lengths, "T")
+        y, last = unroll(cell, x.unsqueeze(1), states, lengths, reverse, resets=resets)
         return y.squeeze(1), _bare(tuple(s.squeeze(0) for s in last))
 
-    def _packed(self, x: PackedSequence, state: Any, lengths: Any, reverse: bool) -> tuple[PackedSequence, Any]:
-        cell, name = self.cell, type(self.cell).__name__
+    def _packed(
+        self, x: PackedSequence, state: Any, lengths: Any, reverse: bool, resets: Tensor | None
+    ) -> tuple[PackedSequence, Any]:
+        cell, name = self.cell, self.cell.full_name
         if lengths is not None:
             raise InputError("x is a PackedSequence and lengths are given too. It has its own: leave them out.")
         check_input(name, x.data, cell.input_size, "rows")
@@ -71,7 +88,9 @@ class Recurrent(Layer):
             states = check_states(name, cell.state_sizes, state, int(x.batch_sizes[0]))
             if x.sorted_indices is not None:
                 states = tuple(s.index_select(0, x.sorted_indices) for s in states)
-        data, last = unroll_packed(cell, x.data, x.batch_sizes, states, reverse)
+        if resets is not None:
+            resets = packed_resets(resets, x, self.batch_first)
+        data, last = unroll_packed(cell, x.data, x.batch_sizes, states, reverse, resets=resets)
         if x.unsorted_indices is not None:
             last = tuple(s.index_select(0, x.unsorted_indices) for s in last)
         return x._replace(data=data), _bare(last)

@@ -134,7 +134,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             raise Untraceable("the step looks at a tensor's value; torch.where chooses without looking", line)
         if torch.Tag.nondeterministic_seeded in func.tags:
             raise Untraceable(f"the step draws random numbers ({name})", line)
-        stopped = name == "detach" and (v := self.known(args[0])) is not None and v.is_row
+        stopped = name == "detach" and (v := self.known(args[0])) is not None and _varies(v)
         if stopped or not torch.is_grad_enabled():
             raise Untraceable("the step stops gradients (detach or no_grad)", line)
         if func._schema.is_mutable:
@@ -318,6 +318,11 @@ def _whole(args: Any, t: Tensor) -> bool:
     lo = args[2] if len(args) > 2 else None
     hi = args[3] if len(args) > 3 else None
     return lo in (None, 0) and (hi is None or hi >= t.shape[args[1] if len(args) > 1 else 0]) and args[4:] in ((), (1,))
+
+
+def _varies(v: Value) -> bool:
+    """Whether a row depends on an input, a state or a weight, and is not numbers written out alone."""
+    return v.is_row and (v.is_leaf or any(_varies(a) or a.op == "static" for a in v.args))
 
 
 def line_of(frame: FrameType | None) -> str:

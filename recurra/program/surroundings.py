@@ -29,7 +29,7 @@ _UNASKED = frozenset(  # special methods that making, printing or copying an obj
     )
 )
 _MACHINERY = frozenset("logging threading _thread re io _io concurrent asyncio queue weakref torch".split())
-SYSTEM = frozenset(nn.Module().__dict__) - {"training"}
+SYSTEM = (frozenset(nn.Module().__dict__) | {"_wrappers"}) - {"training"}  # the cell's own wrappers look at it
 
 
 class Surroundings:

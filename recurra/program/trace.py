@@ -69,7 +69,7 @@ def trace(cell: Cell, weights: Mapping[str, Tensor]) -> tuple[Step, Sample]:
         raise Changing("the step changes an attribute of the cell, or a variable outside it", definition(cell))
     if step_text(step) != step_text(again):
         raise Untraceable(
-            f"{type(cell).__name__}.step does not give the same program twice: it depends on the batch size, "
+            f"{cell.full_name}.step does not give the same program twice: it depends on the batch size, "
             "or on something that changes from call to call",
             definition(cell),
         )
@@ -139,7 +139,7 @@ def _record(cell: Cell, weights: Mapping[str, Tensor], batch: int) -> tuple[Step
             reason = "the step returns rows that depend neither on x nor on a state"
             raise Untraceable(reason, v.line or definition(cell))
     ends = [recorder.row(v, n) for v, n in zip(values, [t.shape[1] for t in out], strict=True)]
-    step = Step(type(cell).__name__, inputs, leaves, tuple(ends[-len(leaves) :]), ends[0])
+    step = Step(cell.full_name, inputs, leaves, tuple(ends[-len(leaves) :]), ends[0])
     n = len(inputs)
     return step, Sample(kept[:n], kept[n:], out[0], tuple(out[-len(leaves) :]), dict(weights))
 

@@ -42,7 +42,7 @@ class Compiled:
     def __init__(self, cell: Cell, weights: Weights | None) -> None:
         check_made(cell)
         self.cell = weakref.ref(cell)
-        self.name = type(cell).__name__
+        self.name = cell.full_name
         self.input_size = cell.input_size
         self.side_sizes = dict(cell.side_sizes)
         self.zeros = (None,) * len(cell.state_sizes)

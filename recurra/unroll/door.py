@@ -23,10 +23,14 @@ from recurra.cell import (
     check_dtypes,
     check_input,
     check_lengths,
+    check_made,
+    check_resets,
     check_sides,
     check_states,
     check_tensor,
     initial_states,
+    reset_side,
+    resetting,
 )
 from recurra.errors import StrictError
 from recurra.program.layout import Layout
@@ -95,13 +99,17 @@ def unroll(
     reverse: bool = False,
     weights: Weights | None = None,
     sides: States | None = None,
+    resets: Tensor | None = None,
 ) -> tuple[Tensor, States]:
     """Runs `cell` over x (T, B, D): outputs (T, B, m) and last states, as `scan` defines them, as fast as may be.
 
     weights: tensors by name that stand in for the cell's parameters and buffers, as in `torch.func.functional_call`.
     sides: what the step of a wrapper reads beside x, (T, B, width) each; None: `cell.sides(x)`.
+    resets: (T, B) truth values: a new sequence begins at this step, and the states before it are the initial ones.
     Raises what `scan` raises; StrictError for a fall-back in strict mode.
     """
+    if resets is not None:
+        return _with_resets(cell, x, states, lengths, reverse, weights, sides, resets)
     if is_compiling():
         return _scan(cell, x, states, lengths, reverse, weights, sides)
     if _tracing() is not None:
@@ -115,7 +123,7 @@ def unroll(
     if len(shape) != 3 or shape[2] != compiled.input_size:
         check_input(compiled.name, x, compiled.input_size)
     T, B, _ = shape
-    sides = () if sides is None and not compiled.side_sizes else _sides(compiled, cell, x, weights, sides)
+    sides = () if sides is None and not compiled.side_sizes else _sides(cell, x, weights, sides)
     reason = compiled.reason or _unfit(compiled, x, sides, states)
     if reason:
         return _fall_back(compiled, cell, x, states, lengths, reverse, weights, sides, reason)
@@ -142,21 +150,26 @@ def unroll_packed(
     reverse: bool = False,
     weights: Weights | None = None,
     sides: States | None = None,
+    resets: Tensor | None = None,
 ) -> tuple[Tensor, States]:
     """The same over PackedSequence's layout: data (N, D) step after step; sequences and states by falling length.
 
-    sides: (N, width) each.
+    sides: (N, width) each. resets: (T, B), by falling length too.
     """
+    if resets is not None:
+        reaches = _within(batch_sizes)
+        side = reset_side(check_resets(resets, len(reaches), reaches.shape[1], reaches.sum(0)), data, reverse)
+        beside = _packed_sides(cell, data, batch_sizes, weights) if sides is None else sides
+        sides = (side[reaches.to(data.device)], *beside)
+        cell, weights = resetting(cell), _inside(weights)
     if is_recording():
         return _packed_scan(None, cell, data, batch_sizes, states, reverse, weights, sides, "")
     compiled, tensors = find(cell, weights)
     check_input(compiled.name, data, compiled.input_size, "rows")
     if sides is not None:
         sides = check_sides(compiled.name, compiled.side_sizes, sides, data)
-    elif not compiled.side_sizes:
-        sides = ()
     else:
-        sides = _packed_sides(compiled, cell, data, batch_sizes, weights)
+        sides = _packed_sides(cell, data, batch_sizes, weights)
     reason = compiled.reason or _unfit(compiled, data, sides, states)
     if reason:
         return _packed_scan(compiled, cell, data, batch_sizes, states, reverse, weights, sides, reason)
@@ -169,21 +182,50 @@ def unroll_packed(
     return _run(compiled, cell, Layout(len(sizes), B, sizes, reverse), (data, *sides), states, tensors, weights)
 
 
-def _sides(compiled: Compiled, cell: Cell, x: Tensor, weights: Weights | None, sides: States | None) -> States:
+def _with_resets(
+    cell: Cell,
+    x: Tensor,
+    states: States | None,
+    lengths: Tensor | None,
+    reverse: bool,
+    weights: Weights | None,
+    sides: States | None,
+    resets: Tensor,
+) -> tuple[Tensor, States]:
+    """unroll of the cell with resets around it, which reads the marks as a side."""
+    check_made(cell)
+    check_tensor(cell.full_name, x)
+    check_input(cell.full_name, x, cell.input_size)
+    T, B, _ = x.shape
+    if lengths is not None:
+        lengths = check_lengths(lengths, T, B)
+    side = reset_side(check_resets(resets, T, B, lengths), x, reverse)
+    beside = _sides(cell, x, weights, sides)
+    return unroll(resetting(cell), x, states, lengths, reverse, _inside(weights), (side, *beside))
+
+
+def _inside(weights: Weights | None) -> Weights | None:
+    """Weights by the names that a wrapper's inner cell has there."""
+    return None if weights is None else {f"inner.{name}": w for name, w in weights.items()}
+
+
+def _sides(cell: Cell, x: Tensor, weights: Weights | None, sides: States | None) -> States:
     """The rows beside x (T, B, D) that a wrapper's step reads: those given, checked, or those that it makes itself."""
     if sides is not None:
-        return check_sides(compiled.name, compiled.side_sizes, sides, x)
-    if weights is None:
+        return check_sides(cell.full_name, cell.side_sizes, sides, x)
+    if weights is None or not cell.side_sizes:
         return call_sides(cell, x)
     made: States = call_with(cell, weights, lambda: call_sides(cell, x))
     return made
 
 
-def _packed_sides(compiled: Compiled, cell: Cell, data: Tensor, batch_sizes: Tensor, weights: Weights | None) -> States:
-    """The same for packed rows: those of a padded call, of which x has no memory, because its numbers are not read."""
+def _packed_sides(cell: Cell, data: Tensor, batch_sizes: Tensor, weights: Weights | None) -> States:
+    """Those that it makes itself for packed rows: those of a padded x without memory, for its numbers are not read."""
+    if not cell.side_sizes:
+        return ()
     mask = _within(batch_sizes).to(data.device)
     padded = data.new_zeros(()).expand(*mask.shape, data.shape[1])
-    return tuple(s[mask] for s in _sides(compiled, cell, padded, weights, None))
+    return tuple(s[mask] for s in _sides(cell, padded, weights, None))
 
 
 def _within(batch_sizes: Tensor) -> Tensor:

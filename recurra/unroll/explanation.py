@@ -45,9 +45,7 @@ class Explanation:
 
     def _told(self, v: Visit) -> str:
         sizes = ", ".join(f"{k} {n}" for k, n in v.cell.state_sizes.items())
-        head = (
-            f"{type(v.cell).__name__} (input {v.cell.input_size}; states {sizes}), T = {v.T}, B = {v.B}: {v.executor}"
-        )
+        head = f"{v.cell.full_name} (input {v.cell.input_size}; states {sizes}), T = {v.T}, B = {v.B}: {v.executor}"
         if v.executor == "native machine":
             head += f", {self.threads} thread{'' if self.threads == 1 else 's'} at most"
             head += f" ({self.alone})" if self.alone else ""
@@ -103,7 +101,7 @@ def describe(cell: Cell) -> Description:
     """What a cell computes: equation, program before, in and after the loop, parameters and operations a step."""
     compiled, _ = find(cell, None)
     return Description(
-        name=type(cell).__name__,
+        name=cell.full_name,
         equation=inspect.getdoc(type(cell)) or "",
         parameters=sum(p.numel() for p in cell.parameters()),
         states=dict(cell.state_sizes),
