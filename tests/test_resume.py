@@ -201,3 +201,43 @@ def test_a_damaged_checkpoint_is_refused(tmp_path: Path, damage: str) -> None:
 
 if __name__ == "__main__":
     serve(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
+
+
+def test_one_trainer_at_a_time(tmp_path: Path) -> None:
+    import recurra
+
+    (tmp_path / "a.txt").write_text("the cat sat on the mat. " * 60)
+    folder = tmp_path / "run"
+    recurra.train(tmp_path / "a.txt", out=folder, **{**SETTINGS, "steps": 3})
+    code = f"""
+import sys, time
+from pathlib import Path
+from recurra.training.lock import alone
+with alone(Path({str(folder)!r})):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None and other.stdout.readline() == "held\n"
+        with pytest.raises(recurra.FileError) as refused:
+            recurra.resume(folder, steps=5)
+        assert str(refused.value) == (
+            f"{folder} is being trained by another process, number {other.pid}; wait until it ends, or stop it first."
+        )
+        other.kill()
+    assert recurra.resume(folder, steps=5).step == 5  # the lock of a dead process holds nobody up
+
+
+def test_a_run_that_never_began_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import recurra
+    from recurra.training import start
+
+    (tmp_path / "a.txt").write_text("the cat sat on the mat. " * 60)
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(start, "write_config", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        recurra.train(tmp_path / "a.txt", out=tmp_path / "run", **SETTINGS)
+    assert not (tmp_path / "run").exists()

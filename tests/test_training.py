@@ -92,6 +92,7 @@ def test_the_run_folder_is_complete(trained: Run) -> None:
         "best",
         "last",
         "loss.png",
+        ".lock",
     }
     config = tomllib.loads((trained.path / "config.toml").read_text())
     given = config["settings"]

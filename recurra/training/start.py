@@ -4,6 +4,7 @@ import dataclasses
 import importlib.metadata
 import os
 import re
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ from recurra.tasks.language_task import LanguageTask
 from recurra.tasks.model import find
 from recurra.training.checkpoint import LAST, read_position
 from recurra.training.config import CONFIG, Config, Data, read_config, write_config
+from recurra.training.lock import alone
 from recurra.training.loop import Trainer
 from recurra.training.observer import Observer, PlainProgress
 from recurra.training.run import Run
@@ -60,9 +62,10 @@ def train(
     with _environment(full):
         language = _task(text, full)
         folder = _new_folder(out, text.name)
-        trainer = Trainer(folder, language, full, observer or _default_observer())
-        write_config(folder, Config(task, _version(), str(torch.__version__), _record(folder, data, text), full))
-        return _run(trainer, fresh=True)
+        with _all_or_nothing(folder), alone(folder):
+            trainer = Trainer(folder, language, full, observer or _default_observer())
+            write_config(folder, Config(task, _version(), str(torch.__version__), _record(folder, data, text), full))
+            return _run(trainer, fresh=True)
 
 
 def resume(path: str | os.PathLike[str], observer: Observer | None = None, **changes: Any) -> Run:
@@ -73,6 +76,12 @@ def resume(path: str | os.PathLike[str], observer: Observer | None = None, **cha
     text or the folder is no longer what it was.
     """
     folder = Path(path)
+    read_config(folder)
+    with alone(folder):
+        return _resume(folder, observer, changes)
+
+
+def _resume(folder: Path, observer: Observer | None, changes: dict[str, Any]) -> Run:
     config = read_config(folder)
     full = _changed(config.settings, changes)
     if "steps" in changes and files.is_folder(folder / LAST):
@@ -108,6 +117,16 @@ def _run(trainer: Trainer, fresh: bool) -> Run:
     if run.stopped == "interrupt":
         raise KeyboardInterrupt(run.summary)
     return run
+
+
+@contextmanager
+def _all_or_nothing(folder: Path) -> Iterator[None]:
+    """A run that ends before its settings are written leaves no folder: there is nothing to go on with."""
+    try:
+        yield
+    finally:
+        if not (folder / CONFIG).exists():
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _task(text: Text, full: Settings) -> LanguageTask:
