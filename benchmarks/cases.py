@@ -10,6 +10,7 @@ import torch
 
 from benchmarks import features, layers, linear, own, parts
 from benchmarks.goals import Shape
+from benchmarks.package import Package
 from benchmarks.race import Check, Race
 from benchmarks.records import Time
 from benchmarks.timing import Contestant, Effort, Measured
@@ -49,7 +50,7 @@ def pointwise(cell: str, shape: Shape) -> Race:
     )
 
 
-CASES: dict[str, Callable[[str, Shape], Race | Preparation]] = {
+CASES: dict[str, Callable[[str, Shape], Race | Package | Preparation]] = {
     "train": layers.train,
     "infer": layers.infer,
     "call": layers.infer,
@@ -63,6 +64,7 @@ CASES: dict[str, Callable[[str, Shape], Race | Preparation]] = {
     "resets": features.resets,
     "record": features.record,
     "regularised": features.regularised,
+    "package": Package,
     "product": product,
     "pointwise": pointwise,
     "prepare": Preparation,

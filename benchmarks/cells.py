@@ -3,7 +3,7 @@
 They must run as fast as `recurra.LSTM`, `GRU` and `RNN`: the engine may know no cell by name.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -116,8 +116,16 @@ OURS: dict[str, Callable[[int, int], nn.Module]] = {"lstm": recurra.LSTM, "gru":
 COPIES: dict[str, Callable[[int, int], recurra.Cell]] = {"lstm": Memory, "gru": Blend, "elman": Plain}
 
 
-def weights(layer: nn.Module) -> dict[str, nn.Parameter]:
-    """The weights of a torch.nn layer, of a recurra one, or of a copy above, by torch.nn's names and in its order."""
+Weighted = nn.Module | Mapping[str, nn.Parameter]
+
+
+def weights(layer: Weighted) -> dict[str, nn.Parameter]:
+    """The weights of a torch.nn layer, of a recurra one, or of a copy above, by torch.nn's names and in its order.
+
+    Weights that are given by name are handed back.
+    """
+    if isinstance(layer, Mapping):
+        return dict(layer)
     if isinstance(layer, recurra.Recurrent) and type(layer.cell) in COPIES.values():
         theirs = ("reads.weight", "recalls.weight", "reads.bias", "recalls.bias")
         ours = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")

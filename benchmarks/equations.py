@@ -104,14 +104,17 @@ LINEAR = {"weight_ih": "W.weight", "bias_ih": "W.bias", "weight_hh": "U.weight",
 CONTEXT = LINEAR | {"weight_ch": "C.weight", "bias_ch": "C.bias"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Published:
-    """A cell of both: the package's name for it, our class, and our names of its parameters where they differ."""
+    """A cell of both: the package's name for it, our class, and our names of its parameters where they differ.
+
+    ours, theirs: options of either that make them the same.
+    """
 
     name: str
     cell: type[recurra.Cell]
     names: Mapping[str, str] = field(default_factory=dict)
-    ours: Mapping[str, Any] = field(default_factory=dict)  # options of either that make them the same
+    ours: Mapping[str, Any] = field(default_factory=dict)
     theirs: Mapping[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:

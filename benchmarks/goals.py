@@ -128,6 +128,12 @@ FEATURES = [  # may cost so much of the time without them
     goal("regularised", "lstm", (32, 128, 256), 1 / 1.25, against="plain"),
 ]
 
+PUBLISHED = "OriginalLSTM PeepholeLSTM MGU IndRNN CFN NBR LEM NAS MultiplicativeLSTM coRNN".split()
+PACKAGE = [
+    *(goal("package", cell, (8, 128, 128), TOLD, against="torchrecurrent") for cell in PUBLISHED),
+    goal("package", "ten cells", (8, 128, 128), 6, against="torchrecurrent"),  # the median of those above
+]
+
 STEPS = [goal("steps", "lstm", (8, FLAT[-1], 128), SAME, who=f"T = {T:,}", against="fastest") for T in FLAT]
 
 
@@ -151,4 +157,4 @@ PARTS = [
     *(goal("pointwise", "lstm", (1, 1000, width), POINTWISE, against="fused loop") for width in (128, 256, 512)),
 ]
 
-GOALS = [*LAYERS, *OWN, *LINEAR, *ABROAD, *copies(LAYERS), *FEATURES, *STEPS, *PREPARE, *PARTS]
+GOALS = [*LAYERS, *OWN, *LINEAR, *ABROAD, *PACKAGE, *copies(LAYERS), *FEATURES, *STEPS, *PREPARE, *PARTS]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import recurra
-from benchmarks.cells import GATES, weights
+from benchmarks.cells import GATES, Weighted, weights
 from benchmarks.goals import Shape
 from benchmarks.remote import Remote, Rival
 from benchmarks.timing import Absent, Contestant, Effort, Measured, Runner, measure
@@ -116,7 +116,7 @@ def abroad(name: str, rival: Rival, reference: Callable[[], Values]) -> tuple[li
     return [Remote(name, rival, label) for label in rival.labels], checks
 
 
-def gradients(forward: Forward, layer: nn.Module, x: Tensor, dy: Tensor) -> Callable[[], object]:
+def gradients(forward: Forward, layer: Weighted, x: Tensor, dy: Tensor) -> Callable[[], object]:
     """One training step without the optimiser: outputs, then the gradients of the input and of every weight."""
     leaves = [x, *weights(layer).values()]
     return lambda: torch.autograd.grad(forward(x)[0], leaves, dy)
@@ -138,7 +138,7 @@ def named(rows: Sequence[Tensor]) -> dict[str, Tensor]:
     return {("outputs" if n == 0 else f"last state {n}"): row.detach() for n, row in enumerate(rows)}
 
 
-def values(forward: Forward, layer: nn.Module | None, x: Tensor) -> Callable[[], Values]:
+def values(forward: Forward, layer: Weighted | None, x: Tensor) -> Callable[[], Values]:
     """Outputs and last states, and with a layer their gradients, drawn with the same cotangents for everybody."""
 
     def compute() -> Values:

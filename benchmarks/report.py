@@ -27,6 +27,7 @@ KINDS = {
     "resets": "resets at 1 % of the steps, training step",
     "record": "all gates recorded, training step",
     "regularised": "zoneout and variational dropout, training step",
+    "package": "training step",
     "prepare": "trace, passes and packing",
 }
 RIVALS = {  # what a person could use instead
@@ -37,6 +38,7 @@ RIVALS = {  # what a person could use instead
     "loop": "its Python loop",
     "compile": "torch.compile of its Python loop",
     "jax": "JAX",
+    "torchrecurrent": "torchrecurrent",
     "onnxruntime": "onnxruntime",
 }
 MEASURES = {  # what the processor, or Recurra itself, can do

@@ -5,13 +5,13 @@ import time
 import pytest
 import torch
 
-from benchmarks import report
+from benchmarks import equations, goals, package, report
 from benchmarks.cases import CASES
 from benchmarks.goals import GOALS, LAYERS, TOLD, Goal, goal
 from benchmarks.machine import Machine
 from benchmarks.race import Check, Mismatch
 from benchmarks.records import Result, Run, Time
-from benchmarks.timing import Contestant, Effort, measure
+from benchmarks.timing import Contestant, Effort, Measured, measure
 
 GRU = goal("train", "gru", (8, 128, 128), 3.2, 4.5)
 pytestmark = pytest.mark.filterwarnings("ignore:TF32 acceleration")
@@ -159,3 +159,36 @@ def test_both_times_to_get_ready_are_told():
     times = {"ours": Time(1.0, 1.0), "compile": Time(3.0, 3.0, "torch.compile")}
     found = Result(*race.case, times=times, ready={"ours": 0.05, "compile": 61.0})
     assert "; ready in 61.0 s, we in 0.05 s |" in report.table([report.line(race, 1, [Run(1, "default", 0, found)])])
+
+
+def test_the_published_cells_are_all_raced():
+    assert [each.name for each in equations.PUBLISHED] == goals.PUBLISHED
+
+
+def test_the_median_row_is_of_the_measurements_of_the_rows(monkeypatch):
+    ratios = dict(zip(goals.PUBLISHED, [9, 1, 2, 3, 4, 6, 7, 8, 5, 10], strict=True))
+
+    def measured(published, shape, effort, threads):
+        times = {"ours": Time(2.0, 2.0), package.RIVAL: Time(2.0 * ratios[published.name], 1.0)}
+        return Measured(times, differences={"ours": ratios[published.name] / 1e9})
+
+    pytest.importorskip("torchrecurrent", reason="the package torchrecurrent is not installed")
+    monkeypatch.setattr(package, "measured", measured)
+    found = package.Package("ten cells", (1, 2, 3)).run(Effort())
+    assert found.times[package.RIVAL].median / found.times["ours"].median == 5.5
+    assert found.differences == {"ours": 1e-8}
+    assert package.Package("NAS", (1, 2, 3)).run(Effort()).times[package.RIVAL].median == 16
+
+
+def test_a_package_that_is_not_there_is_said(monkeypatch):
+    monkeypatch.setattr(package.importlib.util, "find_spec", lambda name: None)
+    found = package.Package("ten cells", (1, 2, 3)).run(Effort())
+    assert (found.times, found.missing) == ({}, {"torchrecurrent": "torchrecurrent is not installed"})
+
+
+@pytest.mark.parametrize("published", equations.PUBLISHED, ids=str)
+def test_a_published_cell_is_raced_with_equal_weights(published):
+    pytest.importorskip("torchrecurrent", reason="the package torchrecurrent is not installed")
+    race = package.race(published, (2, 3, 4))
+    assert race.differences()["ours"] < 1e-6
+    assert {each.name for each in race.contestants} == {"ours", package.RIVAL}
