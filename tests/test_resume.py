@@ -89,7 +89,7 @@ def trial(text: Path, folder: Path, wanted: dict[str, Any], moments: list[float]
         "step": step,
         "operation": operation,
         "differs": [name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name)],
-        "left": [str(p) for p in folder.rglob(".*")],
+        "left": [str(p) for p in folder.rglob(".*") if p.name != ".lock"],
     }
 
 
@@ -226,6 +226,15 @@ with alone(Path({str(folder)!r})):
         )
         other.kill()
     assert recurra.resume(folder, steps=5).step == 5  # the lock of a dead process holds nobody up
+
+
+def test_a_folder_in_which_a_run_was_killed_before_it_began_is_empty(tmp_path: Path) -> None:
+    import recurra
+
+    (tmp_path / "a.txt").write_text("the cat sat on the mat. " * 60)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".lock").write_text("1\n")
+    assert recurra.train(tmp_path / "a.txt", out=tmp_path / "run", **{**SETTINGS, "steps": 1}).step == 1
 
 
 def test_a_run_that_never_began_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

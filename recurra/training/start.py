@@ -26,7 +26,7 @@ from recurra.tasks.language_task import LanguageTask
 from recurra.tasks.model import find
 from recurra.training.checkpoint import LAST, read_position
 from recurra.training.config import CONFIG, Config, Data, read_config, write_config
-from recurra.training.lock import alone
+from recurra.training.lock import LOCK, alone
 from recurra.training.loop import Trainer
 from recurra.training.observer import Observer, PlainProgress
 from recurra.training.run import Run
@@ -162,7 +162,7 @@ def _new_folder(out: str | os.PathLike[str] | None, name: str) -> Path:
         )
     if folder.is_file():
         raise FileError(f"{folder} is a file; choose another out.")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if folder.exists() and (not folder.is_dir() or any(p.name != LOCK for p in folder.iterdir())):
         raise FileError(f"{folder} exists and is not empty; choose another out.")
     try:
         folder.mkdir(parents=True, exist_ok=True)
