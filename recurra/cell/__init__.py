@@ -12,10 +12,13 @@ from recurra.cell.arguments import (
 from recurra.cell.base import Cell, call_sides, check_made, initial_states, one_step, output_width
 from recurra.cell.resets import reset_side, resetting
 from recurra.cell.steps import split
+from recurra.cell.variables import FOREIGN, Showing, recordable
 from recurra.cell.wrapper import Wrapper, innermost
 
 __all__ = [
+    "FOREIGN",
     "Cell",
+    "Showing",
     "Wrapper",
     "call_sides",
     "check_dtypes",
@@ -30,6 +33,7 @@ __all__ = [
     "innermost",
     "one_step",
     "output_width",
+    "recordable",
     "reset_side",
     "resetting",
     "split",

@@ -5,6 +5,7 @@ warnings are thus torch.nn's own, `isinstance(layer, torch.nn.LSTM)` holds, and 
 whose arguments do not fit is handed to torch.nn's forward, so that it fails with torch.nn's own words.
 """
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -18,6 +19,7 @@ from recurra.cells import LSTM as LSTMCell
 from recurra.cells import Elman, LSTMProjected
 from recurra.errors import InputError
 from recurra.layers.layer import Layer, Lengths, Sequences, packed_resets
+from recurra.layers.recording import hand_out, wanted
 from recurra.unroll import unroll, unroll_packed
 from recurra.unroll.door import autocast_is_on, is_recording, leave_to_torch
 
@@ -79,7 +81,7 @@ class DropIn(Layer, torch.nn.RNNBase):
             T, B = (len(input), 1) if input.dim() < 3 else input.shape[:2]
             if self.batch_first and input.dim() == 3:
                 T, B = B, T
-            leave_to_torch(self._named_cells(), reason, T, B)
+            self._leave_to_torch(reason, T, B)
             return super().forward(input, hx)
         if not self._fits(input, hx) or (lengths is None and not input.numel()):
             super().forward(input, hx)  # raises; it returns where torch.nn is more lenient, as under autocast
@@ -92,10 +94,13 @@ class DropIn(Layer, torch.nn.RNNBase):
         if resets is not None:
             resets = check_resets(resets, x.shape[0], x.shape[1], lengths, self._axes(batched))
         before = None if hx is None else self._each(hx, batched)
-        y, last = self._run(x, before, lengths, None, reverse, resets)
-        if not batched:
-            return y.squeeze(1), self._joined(last, 1)
-        return (y.transpose(0, 1) if self.batch_first else y), self._joined(last)
+
+        def laid_out(rows: Tensor) -> Tensor:
+            """(T, B, ...) in the layout of the input."""
+            return rows.squeeze(1) if not batched else rows.transpose(0, 1) if self.batch_first else rows
+
+        y, last = self._run(x, before, lengths, None, reverse, laid_out, resets)
+        return laid_out(y), self._joined(last, None if batched else 1)
 
     def _axes(self, batched: bool) -> str:
         return "T" if not batched else "B, T" if self.batch_first else "T, B"
@@ -107,14 +112,18 @@ class DropIn(Layer, torch.nn.RNNBase):
         if lengths is not None:
             raise InputError("input is a PackedSequence and lengths are given too. It has its own: leave them out.")
         if not reverse and resets is None and (reason := _torchs_own(data)):
-            leave_to_torch(self._named_cells(), reason, len(batch_sizes), int(batch_sizes[0]))
+            self._leave_to_torch(reason, len(batch_sizes), int(batch_sizes[0]))
             return super().forward(input, hx)  # type: ignore[no-any-return]
         if not self._fits(data, hx, int(batch_sizes[0])):
             super().forward(input, hx)
         before = None if hx is None else self._each(self.permute_hidden(hx, sorted_indices), True)
         if resets is not None:
             resets = packed_resets(resets, input, self.batch_first)
-        data, last = self._run(data, before, None, batch_sizes, reverse, resets)
+
+        def laid_out(rows: Tensor) -> Sequences:
+            return input._replace(data=rows)
+
+        data, last = self._run(data, before, None, batch_sizes, reverse, laid_out, resets)
         return input._replace(data=data), self.permute_hidden(self._joined(last), unsorted_indices)
 
     def _run(
@@ -124,6 +133,7 @@ class DropIn(Layer, torch.nn.RNNBase):
         lengths: Tensor | None,
         batch_sizes: Tensor | None,
         reverse: bool,
+        laid_out: Callable[[Tensor], Sequences],
         resets: Tensor | None,
     ) -> tuple[Tensor, list[States]]:
         directions = 2 if self.bidirectional else 1
@@ -140,10 +150,14 @@ class DropIn(Layer, torch.nn.RNNBase):
                 weights = self._weights(names)
                 states = None if before is None else before[k]
                 backward = reverse != (k % directions == 1)
+                seen = wanted(self, _part_name(k, directions))
                 if batch_sizes is None:
-                    y, after = unroll(cell, x, states, lengths, backward, weights, resets=resets)
+                    y, after = unroll(cell, x, states, lengths, backward, weights, resets=resets, record=seen)
                 else:
-                    y, after = unroll_packed(cell, x, batch_sizes, states, backward, weights, resets=resets)
+                    y, after = unroll_packed(
+                        cell, x, batch_sizes, states, backward, weights, resets=resets, record=seen
+                    )
+                hand_out(self, seen, laid_out, _part_name(k, directions))
                 ys.append(y)
                 last.append(after)
             x = ys[0] if directions == 1 else torch.cat(ys, -1)
@@ -154,6 +168,20 @@ class DropIn(Layer, torch.nn.RNNBase):
         return _parts(
             self.mode, self.input_size, self.hidden_size, self.num_layers, directions, self.bias, self.proj_size
         )
+
+    def cells_by_part(self) -> dict[str, Cell]:
+        directions = 2 if self.bidirectional else 1
+        return {_part_name(k, directions): cell for k, (cell, _) in enumerate(self._own_parts())}
+
+    def _leave_to_torch(self, reason: str, T: int, B: int) -> None:
+        """torch.nn is about to run this layer."""
+        for part in self.cells_by_part():
+            if wanted(self, part) is not None:
+                raise InputError(
+                    f"torch.nn would run {type(self).__name__}, because {reason}, and it shows nothing of its steps. "
+                    "Record outside of that."
+                )
+        leave_to_torch(self._named_cells(), reason, T, B)
 
     def _named_cells(self) -> list[tuple[Cell, dict[str, Tensor]]]:
         return [(cell, self._weights(names)) for cell, names in self._own_parts()]
@@ -216,6 +244,11 @@ def _torchs_own(x: Tensor) -> str:
     if is_recording():
         return _RECORDING
     return _AUTOCAST if autocast_is_on(x) else ""
+
+
+def _part_name(k: int, directions: int) -> str:
+    """What torch.nn appends to the names of the parameters of part k: l0, l0_reverse, l1."""
+    return f"l{k // directions}" + ("_reverse" if k % directions else "")
 
 
 def _drop(x: Tensor, p: float, key: int, layer: int) -> Tensor:

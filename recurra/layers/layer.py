@@ -1,14 +1,16 @@
 """Layer: what Stack, Bidirectional and Residual compose, and what they hold on to of a sequence's layout."""
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
-from recurra.cell import check_lengths, check_resets
+from recurra.cell import Cell, check_lengths, check_resets
 from recurra.errors import InputError
+from recurra.layers.recording import Record, recording
 
 Sequences = Tensor | PackedSequence
 Lengths = Tensor | Sequence[int] | None
@@ -26,6 +28,23 @@ class Layer(torch.nn.Module):
     """
 
     batch_first: bool = False
+
+    def record(self, *names: str) -> AbstractContextManager[Record]:
+        """Shows variables of the step at every t: `with layer.record("i", "f") as seen: layer(x)`, then `seen["i"]`.
+
+        names: variables of the cell's step, as they are when it returns; the states by their names (what they are after
+        the step); and "output". Where several cells run, "i" is that of each cell that has one, and a path before it
+        means one cell: "layers.0.i" of a Stack, "ahead.i" and "back.i" of a Bidirectional, "l0.i" and "l0_reverse.i"
+        of an LSTM of several layers or directions; the keys of `seen` are then these longer names.
+        seen: a dictionary, filled by each call inside anew: the values in the layout of the layer's own y, zero past
+        each length. Gradients flow through them. Everything else has the same bits as without recording.
+        Raises InputError for a name that does not exist, and lists those that do.
+        """
+        return recording(self, names)
+
+    def cells_by_part(self) -> dict[str, Cell]:
+        """The cells that this layer itself runs, not those of layers inside it."""
+        return {}
 
 
 def common_layout(owner: str, layers: Iterable[object]) -> bool:

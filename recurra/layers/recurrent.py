@@ -9,6 +9,7 @@ from torch.nn.utils.rnn import PackedSequence
 from recurra.cell import Cell, check_input, check_lengths, check_made, check_resets, check_states, check_tensor
 from recurra.errors import InputError
 from recurra.layers.layer import Layer, Lengths, Sequences, packed_resets
+from recurra.layers.recording import hand_out, wanted
 from recurra.unroll import unroll, unroll_packed
 
 States = tuple[Tensor, ...] | None
@@ -57,7 +58,9 @@ class Recurrent(Layer):
             lengths = check_lengths(lengths, T, B)
         if resets is not None:
             resets = check_resets(resets, T, B, lengths, "B, T" if self.batch_first else "T, B")
-        y, last = unroll(cell, x, states, lengths, reverse, resets=resets)
+        seen = wanted(self)
+        y, last = unroll(cell, x, states, lengths, reverse, resets=resets, record=seen)
+        hand_out(self, seen, _exchanged if self.batch_first else _as_it_is)
         return (y.transpose(0, 1) if self.batch_first else y), _bare(last)
 
     def _one_sequence(
@@ -73,7 +76,9 @@ class Recurrent(Layer):
             lengths = check_lengths(torch.as_tensor(lengths).reshape(-1), x.shape[0], 1)
         if resets is not None:
             resets = check_resets(resets, x.shape[0], 1, lengths, "T")
-        y, last = unroll(cell, x.unsqueeze(1), states, lengths, reverse, resets=resets)
+        seen = wanted(self)
+        y, last = unroll(cell, x.unsqueeze(1), states, lengths, reverse, resets=resets, record=seen)
+        hand_out(self, seen, lambda rows: rows.squeeze(1))
         return y.squeeze(1), _bare(tuple(s.squeeze(0) for s in last))
 
     def _packed(
@@ -90,13 +95,27 @@ class Recurrent(Layer):
                 states = tuple(s.index_select(0, x.sorted_indices) for s in states)
         if resets is not None:
             resets = packed_resets(resets, x, self.batch_first)
-        data, last = unroll_packed(cell, x.data, x.batch_sizes, states, reverse, resets=resets)
+        seen = wanted(self)
+        data, last = unroll_packed(cell, x.data, x.batch_sizes, states, reverse, resets=resets, record=seen)
+        hand_out(self, seen, lambda rows: x._replace(data=rows))
         if x.unsorted_indices is not None:
             last = tuple(s.index_select(0, x.unsorted_indices) for s in last)
         return x._replace(data=data), _bare(last)
 
+    def cells_by_part(self) -> dict[str, Cell]:
+        return {"": self.cell}
+
     def extra_repr(self) -> str:
         return "batch_first=True" if self.batch_first else ""
+
+
+def _as_it_is(rows: Tensor) -> Tensor:
+    return rows
+
+
+def _exchanged(rows: Tensor) -> Tensor:
+    """(T, B, ...) <-> (B, T, ...)."""
+    return rows.transpose(0, 1)
 
 
 def _bare(states: tuple[Tensor, ...]) -> Tensor | tuple[Tensor, ...]:

@@ -69,12 +69,12 @@ def _loop(
     collected: dict[Value, dict[int, Tensor]] = {v: {} for v in wanted}
     made = {*body, *leaves}
     reads = {a for v in body for a in v.args} | {v for v in [*nexts, *collected] if v is not None}
-    rows = [v for v in reads if v not in made and v.is_row]
+    rows = {v: _rows(_value(v, env, like), layout.N, v.width) for v in reads if v not in made and v.is_row}
     statics = {v: env[v] for v in reads if v.op == "static"}
     offsets, sizes = layout.offsets, layout.sizes()
     for t in times:
         n = sizes[t]
-        here = statics | {v: env[v][offsets[t] : offsets[t] + n] for v in rows}
+        here = statics | {v: r[offsets[t] : offsets[t] + n] for v, r in rows.items()}
         here |= {v: h[:n] for v, h in zip(leaves, carried, strict=True)}
         evaluate(body, here, n, like)
         for v, at in collected.items():

@@ -2,11 +2,12 @@
 
     compile_step(cell, weights=None) -> (Plan, Backward)     the whole way
     plan_of(step), backward_of(plan)          its two halves, after trace.trace(cell, weights)
+    recorded(plan, backward)                  the two that also show what the step watches
     PASSES                                    the passes in their order
 
 RECURRA_SHOW=<pass> (or all) prints the program after that pass.
 """
 
-from recurra.passes.pipeline import PASSES, backward_of, compile_step, own_weights, plan_of
+from recurra.passes.pipeline import PASSES, backward_of, compile_step, own_weights, plan_of, recorded
 
-__all__ = ["PASSES", "backward_of", "compile_step", "own_weights", "plan_of"]
+__all__ = ["PASSES", "backward_of", "compile_step", "own_weights", "plan_of", "recorded"]

@@ -4,9 +4,10 @@ Not where the other term is a matrix product: there the machine begins the accum
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
+from recurra.program.graph import ordered
 from recurra.program.plan import Backward, Plan
 from recurra.program.text import statics_of
 from recurra.program.values import Value
@@ -26,6 +27,7 @@ def fuse(plan: Plan) -> Plan:
         streams=_map(new, plan.streams),
         exported=_map(new, plan.exported),
         statics=statics_of([*before, *body, *after]),
+        watched=_carried(new, plan.watched),
     )
 
 
@@ -48,6 +50,16 @@ def fuse_backward(b: Backward) -> Backward:
         streams=_map(new, b.streams),
         exported=_map(new, b.exported),
     )
+
+
+def _carried(new: Mapping[Value, Value], watched: Iterable[Value]) -> tuple[Value, ...]:
+    """What is watched, of the values as they are now; a product that went into a multiply-add stays for itself."""
+    made = dict(new)
+    for v in ordered(watched):
+        if v not in made:
+            moved = any(made[a] is not a for a in v.args)
+            made[v] = Value(v.op, _map(made, v.args), v.attr, v.width, v.name, v.line) if moved else v
+    return _map(made, watched)
 
 
 def _map(new: dict[Value, Value], values: Iterable[Value]) -> tuple[Value, ...]:

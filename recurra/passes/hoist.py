@@ -35,6 +35,7 @@ def hoist(step: Step) -> Plan:
         streams=streams_of(before, body, step.inputs.values(), step.nexts),
         exported=exported_of(body, (), step.nexts, step.output),
         linear=linear(step),
+        watched=step.watched,
     )
 
 

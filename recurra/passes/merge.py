@@ -20,7 +20,7 @@ def merge(step: Step) -> Step:
         if v.op not in ("mm", "mmt"):
             return None
         group = groups[v.args[0], v in needed]
-        if len(group) < 2:
+        if len(group) < 2 or v not in group:
             return None
         wide = g("mm", new[v.args[0]], _together(g, group))
         at = sum(p.width for p in group[: group.index(v)])

@@ -18,6 +18,7 @@ from recurra.passes.materialise import materialise
 from recurra.passes.merge import merge
 from recurra.passes.narrow import narrow
 from recurra.passes.reassociate import reassociate
+from recurra.passes.record import record, unrecorded
 from recurra.passes.sink import sink
 from recurra.passes.widen import widen
 from recurra.program.plan import Backward, Plan, Step
@@ -78,9 +79,16 @@ def backward_of(plan: Plan) -> Backward:
     return backward
 
 
+def recorded(plan: Plan, backward: Backward) -> tuple[Plan, Backward]:
+    """A plan, with its backward, that also shows what is watched: see `record`."""
+    shown = verify_plan(record(plan))
+    _show("record", plan_text, shown)
+    return shown, verify_backward(shown, unrecorded(plan, backward))
+
+
 def _check_name() -> None:
     name = os.environ.get("RECURRA_SHOW", "")
-    if name and name not in (*PASSES, "all"):
+    if name and name not in (*PASSES, "record", "all"):
         raise InputError(f"RECURRA_SHOW is {name!r}, but the passes are {', '.join(PASSES)}; or say all.")
 
 

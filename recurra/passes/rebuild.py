@@ -23,10 +23,13 @@ def again(g: Graph, v: Value, new: New) -> Value:
 
 
 def rebuild(step: Step, rule: Rule) -> Step:
-    """The step with every operation replaced as `rule` says; names and lines stay with what replaces them."""
+    """The step with every operation replaced as `rule` says; names and lines stay with what replaces them.
+
+    What is watched goes the same way, behind all else: `everything` and `users`, which rules ask, do not know of it.
+    """
     g = Graph()
     new: dict[Value, Value] = {}
-    for v in everything(step):
+    for v in ordered([*step.nexts, step.output, *step.watched]):
         if v.op == "const":
             new[v] = g.const(float(v.attr[0]))
         elif v.op == "static":
@@ -40,7 +43,8 @@ def rebuild(step: Step, rule: Rule) -> Step:
             new[v] = again(g, v, new) if made is None else made
             if not new[v].name and not new[v].is_leaf:
                 new[v].name = v.name
-    return Step(step.name, step.inputs, step.states, tuple(new[v] for v in step.nexts), new[step.output])
+    nexts, watched = (tuple(new[v] for v in values) for values in (step.nexts, step.watched))
+    return Step(step.name, step.inputs, step.states, nexts, new[step.output], watched)
 
 
 def users(step: Step) -> dict[Value, list[Value]]:

@@ -8,13 +8,17 @@ from recurra.program.values import Value
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A traced step before it is split: everything `nexts` and `output` depend on, in no particular order."""
+    """A traced step before it is split: everything `nexts` and `output` depend on, in no particular order.
+
+    watched   values that somebody wants to see (passes.record). No pass decides anything by them.
+    """
 
     name: str
     inputs: dict[str, Value]
     states: dict[str, Value]
     nexts: tuple[Value, ...]
     output: Value
+    watched: tuple[Value, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +34,7 @@ class Plan:
     nexts     aligned with states. Usually values of body; may also be an input, a value of before, or a state.
     statics   every static of any part, and of Backward's, in the order in which their tensors are handed to an executor
     linear    "none": no state is read; "diag": linear in the states without products; "dense": linear; "no"
+    watched   as in Step; of no part where nothing else needs them
     """
 
     name: str
@@ -44,6 +49,7 @@ class Plan:
     streams: tuple[Value, ...]
     exported: tuple[Value, ...]
     linear: str
+    watched: tuple[Value, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

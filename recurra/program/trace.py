@@ -9,7 +9,7 @@ import contextlib
 import copy
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import CodeType, FrameType
 from typing import Any
 
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import _disable_current_modes
 
-from recurra.cell import Cell, innermost, split
+from recurra.cell import FOREIGN, Cell, innermost, split
 from recurra.errors import CellError
 from recurra.program.fingerprint import Fingerprint
 from recurra.program.plan import Step
@@ -37,6 +37,7 @@ from recurra.program.values import Value
 
 _sync: Callable[[Tensor], None] = getattr(torch, "_sync")  # noqa: B009 (not in torch's own list of names)
 _PRIMES = [p for p in range(3, 1000) if all(p % q for q in range(2, p))]
+_FOREIGN = (*LIBRARIES, *FOREIGN)
 _MODULE_SETATTR: CodeType = nn.Module.__setattr__.__code__
 
 
@@ -49,13 +50,15 @@ class Sample:
     output: Tensor
     nexts: tuple[Tensor, ...]
     weights: dict[str, Tensor]
+    watched: tuple[Tensor, ...]
 
 
-def trace(cell: Cell, weights: Mapping[str, Tensor]) -> tuple[Step, Sample]:
+def trace(cell: Cell, weights: Mapping[str, Tensor], watch: Sequence[str] = ()) -> tuple[Step, Sample]:
     """The cell's step as a program, and the sample to check it with.
 
-    weights: every parameter and buffer by name (those that stand in for the cell's own included). Raises Untraceable
-    for a step that cannot be a program. Call it inside `outside_transforms`.
+    weights: every parameter and buffer by name (those that stand in for the cell's own included). watch: names, as
+    `cell.recordable` has them, of what becomes `Step.watched`. Raises Untraceable for a step that cannot be a program.
+    Call it inside `outside_transforms`.
     """
     _refuse_hidden_inputs(cell)
     taken = {n for t in weights.values() for n in t.shape}
@@ -63,11 +66,11 @@ def trace(cell: Cell, weights: Mapping[str, Tensor]) -> tuple[Step, Sample]:
     first, second = [b for b in _PRIMES if b not in taken][:2]
     trial, standing = _copy(cell, weights)
     before = Fingerprint(trial)
-    step, sample = _record(trial, standing, first)
-    again, _ = _record(trial, standing, second)
+    step, sample = _record(trial, standing, first, watch)
+    again, _ = _record(trial, standing, second, watch)
     if not before.holds():
         raise Changing("the step changes an attribute of the cell, or a variable outside it", definition(cell))
-    if step_text(step) != step_text(again):
+    if _text(step) != _text(again):
         raise Untraceable(
             f"{cell.full_name}.step does not give the same program twice: it depends on the batch size, "
             "or on something that changes from call to call",
@@ -94,6 +97,13 @@ def _check_one_row(cell: Cell, sample: Sample) -> None:
             raise Untraceable(reason, definition(cell))
 
 
+def _text(step: Step) -> str:
+    if not step.watched:
+        return step_text(step)
+    whole = Value("cat", (step.output, *step.watched), (), sum(v.width for v in (step.output, *step.watched)))
+    return step_text(replace(step, output=whole))
+
+
 def _refuse_hidden_inputs(cell: Cell) -> None:
     for f in Surroundings(cell).functions:
         if (found := hidden_input(f)) is not None:
@@ -109,7 +119,7 @@ def rows_of(weights: Mapping[str, Tensor]) -> tuple[torch.dtype, torch.device]:
     return torch.get_default_dtype(), torch.device("cpu")
 
 
-def _record(cell: Cell, weights: Mapping[str, Tensor], batch: int) -> tuple[Step, Sample]:
+def _record(cell: Cell, weights: Mapping[str, Tensor], batch: int, watch: Sequence[str]) -> tuple[Step, Sample]:
     dtype, device = rows_of(weights)
     recorder = Recorder(batch, dtype)
     numbers = torch.Generator().manual_seed(batch)  # rows of our own: the user's random numbers stay where they are
@@ -124,7 +134,7 @@ def _record(cell: Cell, weights: Mapping[str, Tensor], batch: int) -> tuple[Step
     kept = tuple(t.clone() for t in rows)
     for t, v in zip(rows, (*inputs.values(), *leaves.values()), strict=True):
         recorder.bind(t, v)
-    out = _run(cell, weights, recorder, rows)
+    out, variables = _run(cell, weights, recorder, rows)
     for t in out:
         if t.dtype != dtype:
             raise Untraceable(f"the step returns {t.dtype}, and its rows are {dtype}", definition(cell))
@@ -139,9 +149,13 @@ def _record(cell: Cell, weights: Mapping[str, Tensor], batch: int) -> tuple[Step
             reason = "the step returns rows that depend neither on x nor on a state"
             raise Untraceable(reason, v.line or definition(cell))
     ends = [recorder.row(v, n) for v, n in zip(values, [t.shape[1] for t in out], strict=True)]
-    step = Step(cell.full_name, inputs, leaves, tuple(ends[-len(leaves) :]), ends[0])
+    nexts = out[-len(leaves) :]
+    variables |= dict(zip(leaves, nexts, strict=True)) | {"output": out[0]}
+    watched = tuple(_watched(recorder, name, variables.get(name), definition(cell)) for name in watch)
+    step = Step(cell.full_name, inputs, leaves, tuple(ends[-len(leaves) :]), ends[0], watched)
+    seen = tuple(variables[name].reshape(batch, -1) for name in watch)
     n = len(inputs)
-    return step, Sample(kept[:n], kept[n:], out[0], tuple(out[-len(leaves) :]), dict(weights))
+    return step, Sample(kept[:n], kept[n:], out[0], tuple(nexts), dict(weights), seen)
 
 
 def _input_name(cell: Cell) -> str:
@@ -161,9 +175,21 @@ def _moves(v: Value) -> bool:
     return False
 
 
-def _run(cell: Cell, weights: Mapping[str, Tensor], recorder: "Recorder", rows: Sequence[Tensor]) -> list[Tensor]:
-    """The output and next states, recorded. The step's variables have named the values."""
-    watch = _Watch(cell, recorder)
+def _watched(recorder: Recorder, name: str, t: Tensor | None, line: str) -> Value:
+    """The rows that a variable of the step holds."""
+    v = None if t is None else recorder.known(t)
+    if t is None or v is None or v.op == "static" or t.dim() == 0 or t.shape[0] != recorder.batch:
+        raise Untraceable(f"the variable {name} is not among the values of the program", line)
+    if v.op == "poison":
+        raise Untraceable(str(v.attr[0]), v.line)
+    return recorder.row(v, t.numel() // recorder.batch)
+
+
+def _run(
+    cell: Cell, weights: Mapping[str, Tensor], recorder: "Recorder", rows: Sequence[Tensor]
+) -> tuple[list[Tensor], dict[str, Tensor]]:
+    """The output and next states, recorded, and the step's variables, which have named the values."""
+    watch = _Watch(cell)
     before = sys.getprofile()
     watching = before is None or callable(before)  # cProfile could not be put back: then variables give no names
     returned = False
@@ -198,33 +224,32 @@ def _run(cell: Cell, weights: Mapping[str, Tensor], recorder: "Recorder", rows: 
     if watch.written:
         name, line = watch.written
         raise Changing(f"the step writes the attribute {name!r}", line)
-    for name, value in watch.named.items():
-        recorder.call(value, name)
+    for name, t in watch.variables.items():
+        if (v := recorder.known(t)) is not None:
+            recorder.call(v, name)
     try:
         y, nexts = split(cell.step, cell.state_names, tuple(rows[-len(cell.state_sizes) :]), out)
     except CellError as error:
         raise BrokenContract(str(error)) from error
-    return [y, *nexts] if y is not nexts[0] else list(nexts)
+    return ([y, *nexts] if y is not nexts[0] else list(nexts)), watch.variables
 
 
 class _Watch:
     """A profile function: takes the variables of the functions that return, and notices attributes being written."""
 
-    def __init__(self, cell: Cell, recorder: Recorder) -> None:
+    def __init__(self, cell: Cell) -> None:
         self.modules = {id(m) for m in cell.modules()}
-        self.recorder = recorder
-        self.named: dict[str, Value] = {}
+        self.variables: dict[str, Tensor] = {}  # as the recorder has seen them
         self.written: tuple[str, str] | None = None
 
     def __call__(self, frame: FrameType, event: str, _: Any) -> None:
         code = frame.f_code
         if event == "call" and code is _MODULE_SETATTR and id(frame.f_locals.get("self")) in self.modules:
             self.written = self.written or (frame.f_locals["name"], line_of(frame))
-        elif event == "return" and not code.co_filename.startswith((*LIBRARIES, "<")):
+        elif event == "return" and not code.co_filename.startswith(_FOREIGN):
             for name, t in frame.f_locals.items():
-                v = self.recorder.known(_unwrapped(t)) if isinstance(t, Tensor) else None
-                if v is not None:
-                    self.named[name] = v
+                if isinstance(t, Tensor):
+                    self.variables[name] = _unwrapped(t)
 
 
 def _unwrapped(t: Tensor) -> Tensor:

@@ -2,11 +2,13 @@
 
 from recurra.unroll.door import Visit, strict, unroll, unroll_packed, visits
 from recurra.unroll.explanation import Description, Explanation, describe, explain
+from recurra.unroll.recording import Recording
 from recurra.unroll.stepper import Stepper
 
 __all__ = [
     "Description",
     "Explanation",
+    "Recording",
     "Stepper",
     "Visit",
     "describe",

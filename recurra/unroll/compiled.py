@@ -8,7 +8,7 @@ import atexit
 import warnings
 import weakref
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 import torch
@@ -19,7 +19,7 @@ from recurra.errors import InputError
 from recurra.machine import native, plain
 from recurra.machine.native import NativeExecutor
 from recurra.machine.operands import Unsupported
-from recurra.passes import backward_of, plan_of
+from recurra.passes import backward_of, plan_of, recorded
 from recurra.program.fingerprint import Fingerprint
 from recurra.program.layout import Layout
 from recurra.program.plan import Backward, Plan
@@ -37,10 +37,13 @@ class Compiled:
     """A trace and what came of it: a plan with an executor, or the reason why there is none.
 
     executor   None when the step runs on scan: `reason` says why, and `line` where in the user's file
+    record     variables of the step whose values stand in the plan's output, to the right of the cell's own. The
+               backward is that of the cell's own output; `whole` has the other.
     """
 
-    def __init__(self, cell: Cell, weights: Weights | None) -> None:
+    def __init__(self, cell: Cell, weights: Weights | None, record: tuple[str, ...] = ()) -> None:
         check_made(cell)
+        self.record = record
         self.cell = weakref.ref(cell)
         self.name = cell.full_name
         self.input_size = cell.input_size
@@ -79,10 +82,12 @@ class Compiled:
             raise Untraceable(f"the weights are {self.dtype}, and programs run in float32 and float64")
         if self.device.type == "meta":
             raise Untraceable("the weights are on the meta device and have no numbers")
-        step, sample = trace(cell, weights)
+        step, sample = trace(cell, weights, self.record)
         plan = plan_of(step)
-        _check(plan, sample)
         backward = backward_of(plan)
+        if self.record:
+            plan, backward = recorded(plan, backward)
+        _check(plan, sample)
         self.plan, self.backward = plan, backward
         self.evaluate = Evaluator(plan.statics)
         places = {name: k for k, name in enumerate(self.names)}
@@ -131,6 +136,12 @@ class Compiled:
             return [tensors[k] for k in self._operands]
         return self.evaluate(dict(zip(self.names, tensors, strict=True)), self.dtype, self.device)
 
+    @cached_property
+    def whole(self) -> NativeExecutor:
+        """What runs the plan with the backward of its whole output, of what is recorded too."""
+        assert self.plan is not None
+        return native.prepare(self.plan, backward_of(self.plan))
+
     def layout(self, T: int, B: int, reverse: bool) -> Layout:
         """The layout of B sequences of T steps."""
         found = self._layouts.get((T, B, reverse))
@@ -159,7 +170,8 @@ def _check(plan: Plan, sample: Sample) -> None:
     with torch.no_grad():
         output, last = plain.run(plan, layout, sample.inputs, statics, sample.states)
     tolerance = 1e-9 if like.dtype == torch.float64 else 1e-3
-    for got, expected in zip((output, *last), (sample.output, *sample.nexts), strict=True):
+    expected_output = torch.cat([sample.output, *sample.watched], 1) if sample.watched else sample.output
+    for got, expected in zip((output, *last), (expected_output, *sample.nexts), strict=True):
         if not torch.allclose(got, expected.to(like.dtype), tolerance, tolerance, equal_nan=True):
             raise Untraceable("the program of the step does not give what the step gives; please report this cell")
 
@@ -181,38 +193,47 @@ def _places(cell: Cell) -> tuple[dict[str, _Place], dict[str, tuple[_Place, str]
     return places, aliases
 
 
-_known: dict[int, list[Compiled]] = {}
+_Traces = dict[int, list[Compiled]]  # by the id of the cell
+_known: _Traces = {}
+_recorded: dict[tuple[str, ...], _Traces] = {}  # by what they show
 atexit.register(_known.clear)  # native programs must not outlive their module
+atexit.register(_recorded.clear)
 
 
-def traces() -> dict[int, list[Compiled]]:
+def traces() -> _Traces:
     """The traces of all cells that are alive, by the id of the cell."""
     return _known
 
 
-def find(cell: Cell, weights: Weights | None) -> tuple[Compiled, list[Tensor]]:
-    """The cell's trace, made anew when anything it depends on has changed, and the weights of this call."""
-    entries = _known.get(id(cell))
+def find(cell: Cell, weights: Weights | None, record: tuple[str, ...] = ()) -> tuple[Compiled, list[Tensor]]:
+    """The cell's trace, made anew when anything it depends on has changed, and the weights of this call.
+
+    record: variables of the step that the plan is to show beside its output.
+    """
+    known = _recorded.setdefault(record, {}) if record else _known
+    entries = known.get(id(cell))
     if entries is not None:
         first = entries[0]
         if first.cell() is cell:
             tensors = first.weights_if_it_holds(weights)
             if tensors is not None:
                 return first, tensors
-    return _find_slowly(cell, weights)
+    return _find_slowly(cell, weights, record, known)
 
 
-def _find_slowly(cell: Cell, weights: Weights | None) -> tuple[Compiled, list[Tensor]]:
-    entries = [e for e in _known.get(id(cell), ()) if e.cell() is cell]
+def _find_slowly(
+    cell: Cell, weights: Weights | None, record: tuple[str, ...], known: _Traces
+) -> tuple[Compiled, list[Tensor]]:
+    entries = [e for e in known.get(id(cell), ()) if e.cell() is cell]
     for entry in entries:
         tensors = entry.weights_if_it_holds(weights)
         if tensors is not None:
-            _known[id(cell)] = [entry, *[e for e in entries if e is not entry]]
+            known[id(cell)] = [entry, *[e for e in entries if e is not entry]]
             return entry, tensors
     if not entries:
-        weakref.finalize(cell, _known.pop, id(cell), None)
-    entry = Compiled(cell, weights)
-    _known[id(cell)] = [entry, *entries[: _KEPT - 1]]
+        weakref.finalize(cell, known.pop, id(cell), None)
+    entry = Compiled(cell, weights, record)
+    known[id(cell)] = [entry, *entries[: _KEPT - 1]]
     tensors = entry.weights_if_it_holds(weights)
     assert tensors is not None, "a cell that changes while it is looked at"
     return entry, tensors

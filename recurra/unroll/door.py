@@ -19,6 +19,7 @@ from torch.compiler import is_compiling
 
 from recurra.cell import (
     Cell,
+    Showing,
     call_sides,
     check_dtypes,
     check_input,
@@ -36,7 +37,8 @@ from recurra.errors import StrictError
 from recurra.program.layout import Layout
 from recurra.scan import scan
 from recurra.unroll.compiled import Compiled, find
-from recurra.unroll.function import SequenceOperation, run_in_pytorch
+from recurra.unroll.function import RecordedOperation, SequenceOperation, run_in_pytorch
+from recurra.unroll.recording import Recording
 from recurra.unroll.rows import pack
 
 States = tuple[Tensor, ...]
@@ -45,6 +47,7 @@ _TENSORS = (Tensor, torch.nn.Parameter)
 _RECORDING = "PyTorch is recording operations, and the native machine has none to show"
 _tracing: Callable[[], Any] = torch._C._get_tracing_state  # of torch.jit.trace
 _apply: Callable[..., Any] = SequenceOperation.apply
+_apply_recorded: Callable[..., Any] = RecordedOperation.apply
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,23 +103,25 @@ def unroll(
     weights: Weights | None = None,
     sides: States | None = None,
     resets: Tensor | None = None,
+    record: Recording | None = None,
 ) -> tuple[Tensor, States]:
     """Runs `cell` over x (T, B, D): outputs (T, B, m) and last states, as `scan` defines them, as fast as may be.
 
     weights: tensors by name that stand in for the cell's parameters and buffers, as in `torch.func.functional_call`.
     sides: what the step of a wrapper reads beside x, (T, B, width) each; None: `cell.sides(x)`.
     resets: (T, B) truth values: a new sequence begins at this step, and the states before it are the initial ones.
+    record: asks for variables of the step, and is given their rows.
     Raises what `scan` raises; StrictError for a fall-back in strict mode.
     """
     if resets is not None:
-        return _with_resets(cell, x, states, lengths, reverse, weights, sides, resets)
+        return _with_resets(cell, x, states, lengths, reverse, weights, sides, resets, record)
     if is_compiling():
-        return _scan(cell, x, states, lengths, reverse, weights, sides)
+        return _scan(cell, x, states, lengths, reverse, weights, sides, record)
     if _tracing() is not None:
         if _here.visits is not None:
             _here.visits.append(Visit(cell, None, "scan", _RECORDING, "", x.shape[0], x.shape[1], weights))
-        return _scan(cell, x, states, lengths, reverse, weights, sides)
-    compiled, tensors = find(cell, weights)
+        return _scan(cell, x, states, lengths, reverse, weights, sides, record)
+    compiled, tensors = find(cell, weights) if record is None else find(cell, weights, record.names)
     if x.__class__ not in _TENSORS:
         check_tensor(compiled.name, x)
     shape = x.shape
@@ -126,19 +131,24 @@ def unroll(
     sides = () if sides is None and not compiled.side_sizes else _sides(cell, x, weights, sides)
     reason = compiled.reason or _unfit(compiled, x, sides, states)
     if reason:
-        return _fall_back(compiled, cell, x, states, lengths, reverse, weights, sides, reason)
+        return _fall_back(compiled, cell, x, states, lengths, reverse, weights, sides, record, reason)
     if states is not None:
         states = check_states(compiled.name, cell.state_sizes, states, B)
     elif not compiled.zero_start:
         states = _initial(cell, x, B, weights)
     packing = None if lengths is None else pack(check_lengths(lengths, T, B), T, reverse, x.device)
     if packing is None:
-        y, last = _run(compiled, cell, compiled.layout(T, B, reverse), (x, *sides), states, tensors, weights)
+        layout = compiled.layout(T, B, reverse)
+        y, last = _run(compiled, cell, layout, (x, *sides), states, tensors, weights, record)
+        if record is not None:
+            record.seen = record.seen.reshape(T, B, record.width)
         return y.view(T, B, -1) if y.numel() else y.reshape(T, B, y.shape[-1]), last
     if states is not None:
         states = packing.sorted(states)
     inputs = tuple(packing.rows(t) for t in (x, *sides))
-    y, last = _run(compiled, cell, packing.layout, inputs, states, tensors, weights)
+    y, last = _run(compiled, cell, packing.layout, inputs, states, tensors, weights, record)
+    if record is not None:
+        record.seen = packing.padded(record.seen, T)
     return packing.padded(y, T), packing.unsorted(last)
 
 
@@ -151,6 +161,7 @@ def unroll_packed(
     weights: Weights | None = None,
     sides: States | None = None,
     resets: Tensor | None = None,
+    record: Recording | None = None,
 ) -> tuple[Tensor, States]:
     """The same over PackedSequence's layout: data (N, D) step after step; sequences and states by falling length.
 
@@ -163,8 +174,8 @@ def unroll_packed(
         sides = (side[reaches.to(data.device)], *beside)
         cell, weights = resetting(cell), _inside(weights)
     if is_recording():
-        return _packed_scan(None, cell, data, batch_sizes, states, reverse, weights, sides, "")
-    compiled, tensors = find(cell, weights)
+        return _packed_scan(None, cell, data, batch_sizes, states, reverse, weights, sides, record, "")
+    compiled, tensors = find(cell, weights) if record is None else find(cell, weights, record.names)
     check_input(compiled.name, data, compiled.input_size, "rows")
     if sides is not None:
         sides = check_sides(compiled.name, compiled.side_sizes, sides, data)
@@ -172,14 +183,15 @@ def unroll_packed(
         sides = _packed_sides(cell, data, batch_sizes, weights)
     reason = compiled.reason or _unfit(compiled, data, sides, states)
     if reason:
-        return _packed_scan(compiled, cell, data, batch_sizes, states, reverse, weights, sides, reason)
+        return _packed_scan(compiled, cell, data, batch_sizes, states, reverse, weights, sides, record, reason)
     sizes = tuple(batch_sizes.tolist())
     B = sizes[0] if sizes else 0
     if states is not None:
         states = check_states(compiled.name, cell.state_sizes, states, B)
     elif not compiled.zero_start:
         states = _initial(cell, data, B, weights)
-    return _run(compiled, cell, Layout(len(sizes), B, sizes, reverse), (data, *sides), states, tensors, weights)
+    layout = Layout(len(sizes), B, sizes, reverse)
+    return _run(compiled, cell, layout, (data, *sides), states, tensors, weights, record)
 
 
 def _with_resets(
@@ -191,6 +203,7 @@ def _with_resets(
     weights: Weights | None,
     sides: States | None,
     resets: Tensor,
+    record: Recording | None,
 ) -> tuple[Tensor, States]:
     """unroll of the cell with resets around it, which reads the marks as a side."""
     check_made(cell)
@@ -201,7 +214,7 @@ def _with_resets(
         lengths = check_lengths(lengths, T, B)
     side = reset_side(check_resets(resets, T, B, lengths), x, reverse)
     beside = _sides(cell, x, weights, sides)
-    return unroll(resetting(cell), x, states, lengths, reverse, _inside(weights), (side, *beside))
+    return unroll(resetting(cell), x, states, lengths, reverse, _inside(weights), (side, *beside), record=record)
 
 
 def _inside(weights: Weights | None) -> Weights | None:
@@ -261,23 +274,29 @@ def _run(
     states: States | None,
     tensors: list[Tensor],
     weights: Weights | None,
+    record: Recording | None,
 ) -> tuple[Tensor, States]:
     """inputs: (N, n) each, or (T, B, n) when all sequences are as long. Returns rows (N, m) and the last states."""
     statics = compiled.statics(tensors)
     first: Sequence[Tensor | None] = compiled.zeros if states is None else [s.contiguous() for s in states]
     if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
         _note(cell, compiled, weights, "PyTorch", layout, "a function transform or forward mode is active")
-        return run_in_pytorch(compiled, layout, _rows(layout, inputs), first, statics)
+        y, after = run_in_pytorch(compiled, layout, _rows(layout, inputs), first, statics)
+        return (y if record is None else record.split(y)), after
     if _here.visits is not None:
         _note(cell, compiled, weights, "native machine", layout)
     if torch.is_grad_enabled() and (_differentiable(inputs) or _differentiable(statics) or _differentiable(first)):
         ends = len(inputs), len(inputs) + len(first)
-        y, *last = _apply(compiled, layout, ends, *[t.contiguous() for t in _rows(layout, inputs)], *first, *statics)
+        given = [*[t.contiguous() for t in _rows(layout, inputs)], *first, *statics]
+        if record is None:
+            y, *last = _apply(compiled, layout, ends, *given)
+        else:
+            y, record.seen, *last = _apply_recorded(compiled, layout, ends, record.width, *given)
         return y, tuple(last)
     assert compiled.executor is not None
     # the machine reads memory: that x still has two axes more than rows is all the same to it
     y, last, _ = compiled.executor.forward(layout, [t.contiguous() for t in inputs], statics, first, False)
-    return y, tuple(last)
+    return (y if record is None else record.split(y)), tuple(last)
 
 
 def _rows(layout: Layout, inputs: States) -> list[Tensor]:
@@ -321,10 +340,17 @@ def _scan(
     reverse: bool,
     weights: Weights | None,
     sides: States | None,
+    record: Recording | None,
 ) -> tuple[Tensor, States]:
+    shown = cell if record is None else Showing(cell, record.names)
+
+    def run() -> tuple[Tensor, States]:
+        y, last = scan(shown, x, states, lengths, reverse, sides)
+        return (y if record is None else record.split(y)), last
+
     if weights is None:
-        return scan(cell, x, states, lengths, reverse, sides)
-    found: tuple[Tensor, States] = call_with(cell, weights, lambda: scan(cell, x, states, lengths, reverse, sides))
+        return run()
+    found: tuple[Tensor, States] = call_with(cell, weights, run)
     return found
 
 
@@ -337,6 +363,7 @@ def _fall_back(
     reverse: bool,
     weights: Weights | None,
     sides: States,
+    record: Recording | None,
     reason: str,
 ) -> tuple[Tensor, States]:
     """scan, and nobody can say that it was silent: an error in strict mode, and told by `explain`."""
@@ -345,7 +372,7 @@ def _fall_back(
     if _here.visits is not None:
         _here.visits.append(Visit(cell, compiled, "scan", reason, line, x.shape[0], x.shape[1], weights))
     try:
-        return _scan(cell, x, states, lengths, reverse, weights, sides)
+        return _scan(cell, x, states, lengths, reverse, weights, sides, record)
     except RuntimeError:
         if not autocast_is_on(x):
             check_dtypes(
@@ -397,6 +424,7 @@ def _packed_scan(
     reverse: bool,
     weights: Weights | None,
     sides: States | None,
+    record: Recording | None,
     reason: str,
 ) -> tuple[Tensor, States]:
     mask = _within(batch_sizes).to(data.device)
@@ -407,9 +435,13 @@ def _packed_scan(
     beside = None if sides is None else tuple(padded(s) for s in sides)
     lengths = mask.sum(0).cpu()
     if compiled is None:
-        y, last = _scan(cell, padded(data), states, lengths, reverse, weights, beside)
+        y, last = _scan(cell, padded(data), states, lengths, reverse, weights, beside, record)
     else:
-        y, last = _fall_back(compiled, cell, padded(data), states, lengths, reverse, weights, beside or (), reason)
+        y, last = _fall_back(
+            compiled, cell, padded(data), states, lengths, reverse, weights, beside or (), record, reason
+        )
+    if record is not None:
+        record.seen = record.seen[mask]
     return y[mask], last
 
 

@@ -33,25 +33,62 @@ class SequenceOperation(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, d_output: Tensor | None, *d_last: Tensor | None) -> Any:
         output, *given = ctx.saved_tensors
-        a, b = ctx.ends
-        need = ctx.needs_input_grad[3:]
         if torch.is_grad_enabled() or not ctx.layout.N or _mapped((d_output, *d_last)):
-            return None, None, None, *_again(ctx, given, need, (d_output, *d_last))
-        states = given[a:b]
-        d_inputs, d_statics, d_states = ctx.compiled.executor.backward(
-            ctx.layout,
-            ctx.kept,
-            given[:a],
-            given[b:],
-            states,
-            output,
-            _dense(d_output),
-            [_dense(d) for d in d_last],
-            need[:a],
-            need[b:],
-        )
-        d_states = [None if s is None else d for s, d in zip(states, d_states, strict=True)]
-        return None, None, None, *d_inputs, *d_states, *d_statics
+            return None, None, None, *_again(ctx, given, (d_output, *d_last))
+        return None, None, None, *_gradients(ctx, ctx.compiled.executor, ctx.kept, given, output, (d_output, *d_last))
+
+
+class RecordedOperation(torch.autograd.Function):
+    """The same with a recorded plan: apply(compiled, layout, ends, width of what is recorded, ...) -> output, what is
+    recorded, *last states.
+
+    A loss that does not read what is recorded has the gradients, and the time, of a call that records nothing. One that
+    does costs a second forward call, by the plan that saves what the whole output's backward needs.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, compiled: Compiled, layout: Layout, ends: tuple[int, int], recorded: int, *given: Any) -> Any:
+        a, b = ends
+        assert compiled.executor is not None
+        whole, last, ctx.kept = compiled.executor.forward(layout, given[:a], given[b:], given[a:b], True)
+        width = whole.shape[1] - recorded
+        output = whole[:, :width].contiguous()
+        ctx.compiled, ctx.layout, ctx.ends, ctx.recorded = compiled, layout, ends, recorded
+        ctx.save_for_backward(output, *given)
+        ctx.set_materialize_grads(False)
+        return (output, whole[:, width:], *last)
+
+    @staticmethod
+    def backward(ctx: Any, d_output: Tensor | None, d_seen: Tensor | None, *d_last: Tensor | None) -> Any:
+        output, *given = ctx.saved_tensors
+        head = None, None, None, None
+        if d_seen is None and not (torch.is_grad_enabled() or not ctx.layout.N or _mapped((d_output, *d_last))):
+            return *head, *_gradients(ctx, ctx.compiled.executor, ctx.kept, given, output, (d_output, *d_last))
+        d_output = torch.zeros_like(output) if d_output is None else d_output
+        d_seen = output.new_zeros(len(output), ctx.recorded) if d_seen is None else d_seen
+        d = (torch.cat([d_output, d_seen], 1), *d_last)
+        if torch.is_grad_enabled() or not ctx.layout.N or _mapped(d):
+            return *head, *_again(ctx, given, d)
+        (a, b), executor = ctx.ends, ctx.compiled.whole
+        whole, _, kept = executor.forward(ctx.layout, given[:a], given[b:], given[a:b], True)
+        return *head, *_gradients(ctx, executor, kept, given, whole, d)
+
+
+def _gradients(
+    ctx: Any,
+    executor: Any,
+    kept: Any,
+    given: Sequence[Tensor | None],
+    output: Tensor,
+    d: Sequence[Tensor | None],
+) -> list[Tensor | None]:
+    """The gradients of inputs, states and statics by an executor's backward."""
+    (a, b), need = ctx.ends, ctx.needs_input_grad[-len(given) :]
+    states, (d_output, *d_last) = given[a:b], [_dense(t) for t in d]
+    d_inputs, d_statics, d_states = executor.backward(
+        ctx.layout, kept, given[:a], given[b:], states, output, d_output, d_last, need[:a], need[b:]
+    )
+    return [*d_inputs, *[None if s is None else d for s, d in zip(states, d_states, strict=True)], *d_statics]
 
 
 def _mapped(d: Sequence[Tensor | None]) -> bool:
@@ -64,11 +101,9 @@ def _dense(d: Tensor | None) -> Tensor | None:
     return None if d is None else d.contiguous()
 
 
-def _again(
-    ctx: Any, given: Sequence[Tensor | None], need: Sequence[bool], d: Sequence[Tensor | None]
-) -> list[Tensor | None]:
+def _again(ctx: Any, given: Sequence[Tensor | None], d: Sequence[Tensor | None]) -> list[Tensor | None]:
     """The gradients as differentiable PyTorch: the plan is run once more, from the inputs."""
-    create, (a, b) = torch.is_grad_enabled(), ctx.ends
+    create, (a, b), need = torch.is_grad_enabled(), ctx.ends, ctx.needs_input_grad[-len(given) :]
     wanted = [t for t, n in zip(given, need, strict=True) if n and t is not None]
     with torch.enable_grad():
         output, last = run_in_pytorch(ctx.compiled, ctx.layout, given[:a], given[a:b], given[b:])

@@ -1,0 +1,92 @@
+"""The variables of a step: what names in the user's own code hold when it returns.
+
+They are those of `step` and of the functions it calls; where two have a variable of the same name, the function that
+returns last has it: `step` itself. The names of the states mean the next states, and `output` the step's output.
+"""
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from recurra.cell.base import Cell, initial_states
+from recurra.cell.steps import split
+from recurra.cell.wrapper import Wrapper
+from recurra.errors import InputError
+
+# frames of these are not the step's
+FOREIGN = (os.path.dirname(torch.__file__) + os.sep, os.path.dirname(__file__) + os.sep, "<")
+_PRIMES = (3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71, 73, 79, 83, 89, 97)
+States = tuple[Tensor, ...]
+
+
+@contextmanager
+def _variables() -> Iterator[dict[str, Tensor]]:
+    """Collects the tensors that variables of the functions inside hold when those return."""
+    found: dict[str, Tensor] = {}
+
+    def watch(frame: FrameType, event: str, _: Any) -> None:
+        if event == "return" and not frame.f_code.co_filename.startswith(FOREIGN):
+            found.update((name, t) for name, t in frame.f_locals.items() if isinstance(t, Tensor))
+
+    before = sys.getprofile()
+    if before is not None and not callable(before):
+        raise InputError("record needs the place of the profiler that is running. Stop the profiler while you record.")
+    sys.setprofile(watch)
+    try:
+        yield found
+    finally:
+        sys.setprofile(before)
+
+
+def _named(cell: Cell, found: Mapping[str, Tensor], y: Tensor, nexts: States) -> dict[str, Tensor]:
+    """All that a step has to show, by name."""
+    return {**found, **dict(zip(cell.state_names, nexts, strict=True)), "output": y}
+
+
+def recordable(cell: Cell) -> dict[str, tuple[int, ...]]:
+    """What can be recorded of a cell: by name, the shape without the batch. Found by one step on rows of zeros."""
+    like = next((p for p in cell.parameters() if p.is_floating_point()), torch.empty(0))
+    taken = {n for t in (*cell.parameters(), *cell.buffers()) for n in t.shape}
+    taken |= {cell.input_size, *cell.side_sizes.values(), *cell.state_sizes.values()}
+    B = next(p for p in (*_PRIMES, 1009) if p not in taken)
+    buffers = {name: b.clone() for name, b in cell.named_buffers()}
+    with torch.no_grad(), torch.random.fork_rng([like.device] if like.is_cuda else []):
+        x = like.new_zeros(B, cell.input_size)
+        states = initial_states(cell, x, B)
+        sides = [x.new_zeros(B, n) for n in cell.side_sizes.values()]
+        with _variables() as found:
+            result = torch.func.functional_call(cell, buffers, (x, *sides, *states))
+    named = _named(cell, found, *split(cell.step, cell.state_names, states, result))
+    return {name: tuple(t.shape[1:]) for name, t in named.items() if t.dim() and t.shape[0] == B}
+
+
+class Showing(Wrapper):
+    """The cell inside, whose output has variables of its step to the right of it."""
+
+    def __init__(self, inner: Cell, names: Sequence[str]) -> None:
+        super().__init__(inner)
+        self.names = tuple(names)
+
+    def around(
+        self,
+        step: Callable[[Tensor, States], tuple[Tensor, States]],
+        x: Tensor,
+        sides: tuple[Tensor, ...],
+        states: States,
+    ) -> tuple[Tensor, States]:
+        with _variables() as found:
+            y, nexts = step(x, states)
+        named = _named(self.inner, found, y, nexts)
+        for name in self.names:
+            if name not in named or named[name].dim() == 0 or len(named[name]) != len(x):
+                raise InputError(
+                    f"{type(self.inner).__name__}.step does not set {name} at every step, and what is recorded has a "
+                    "value at every step. Record it where every call sets it."
+                )
+        return torch.cat([y, *[named[name].to(y.dtype).reshape(len(x), -1) for name in self.names]], 1), nexts
