@@ -76,7 +76,7 @@ def test_every_setting_is_a_flag_with_its_help(capsys: pytest.CaptureFixture[str
     [
         (["train"], 'parameter DATA requires an argument'),
         (["train", "x.txt", "--hiden", "3"], "Unknown option: --hiden. Did you mean --hidden?"),
-        (["train", "x.txt", "--hidden", "many"], 'unable to convert "many" into int'),
+        (["train", "x.txt", "--hidden", "many"], "--hidden: many is no whole number; give one, as in 3."),
         (["train", "missing.txt"], "missing.txt does not exist"),
         (["train", "missing.txt", "--dropout", "2"], "dropout=2.0 cannot be used"),
         (["train", "missing.txt", "--task", "cooking"], "cooking"),
@@ -85,6 +85,8 @@ def test_every_setting_is_a_flag_with_its_help(capsys: pytest.CaptureFixture[str
         (["resume", "no-such-run"], "no-such-run"),
         (["cells", "LSTN"], "There is no cell LSTN; did you mean LSTM?"),
         (["no-such-command"], "no-such-command"),
+        (["train", "no-such.txt", "--hidden", "3.5"], "--hidden: 3.5 is no whole number; give one, as in 3."),
+        (["generate", "no-such-run", "--length", "3.7"], "--length: 3.7 is no whole number; give one, as in 3."),
     ],
 )
 def test_wrong_input_is_one_line_and_exit_code_2(
@@ -289,6 +291,25 @@ cli.main(sys.argv[1:])
     assert done.returncode == INTERRUPTED
     assert done.stderr == "recurra: Interrupted before the first step; nothing was saved.\n"
     assert not (tmp_path / "run").exists()
+
+
+def test_ctrl_c_is_not_swallowed_by_whatever_is_loading(trained: Trained, tmp_path: Path) -> None:
+    code = """
+import builtins, signal, sys
+from recurra import cli
+plain = builtins.__import__
+def load(name, *rest):
+    if name == "torch" and "torch" not in sys.modules:
+        try: signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt: pass  # as torch does with numpy's import
+    return plain(name, *rest)
+builtins.__import__ = load
+cli.main(sys.argv[1:])
+"""
+    command = [sys.executable, "-c", code, "train", str(trained[0]), "--out", str(tmp_path / "run"), "--steps", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=60)
+    assert done.returncode == INTERRUPTED
+    assert done.stderr == "recurra: Interrupted before the first step; nothing was saved.\n"
 
 
 def test_a_bar_shows_a_loss_and_bits_that_agree() -> None:

@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
-from recurra.cli.flags import Json, given, with_settings
-from recurra.cli.typed import beginning
+from recurra.cli.flags import Json, given, whole, with_settings
+from recurra.cli.typed import beginning, loading
 
 
 def version() -> str:
@@ -44,7 +44,9 @@ def train(
     **settings: Any,
 ) -> None:
     """Train a model on a file and keep everything about the run in one folder."""
-    with beginning():
+    with loading():
+        import torch  # noqa: F401 (recurra loads it when first asked for)
+
         import recurra
         from recurra.cli.progress import watch
 
@@ -60,12 +62,14 @@ def resume(
     /,
     *,
     time_limit: Annotated[float | None, Parameter(help="Seconds after which this command stops.")] = None,
-    steps: Annotated[int | None, Parameter(help="A new end; a cosine schedule then ends there.")] = None,
-    patience: Annotated[int | None, Parameter(help="Validations without a better result before it stops.")] = None,
+    steps: Annotated[int | None, whole(help="A new end; a cosine schedule then ends there.")] = None,
+    patience: Annotated[int | None, whole(help="Validations without a better result before it stops.")] = None,
     json: Json = False,
 ) -> None:
     """Go on with a run that was stopped or killed; the result is the same as if it had not been."""
-    with beginning():
+    with loading():
+        import torch  # noqa: F401 (recurra loads it when first asked for)
+
         import recurra
         from recurra.cli.progress import watch
 
@@ -98,11 +102,11 @@ def generate(
     /,
     *,
     prompt: Annotated[str, Parameter(help="The text to go on from.")] = "",
-    length: Annotated[int, Parameter(help="Characters to write.")] = 500,
+    length: Annotated[int, whole(help="Characters to write.")] = 500,
     temperature: Annotated[float, Parameter(help="0 takes the likeliest, 1 draws as the model predicts.")] = 0.8,
-    top_k: Annotated[int | None, Parameter(help="Draw from the k likeliest characters only.")] = None,
+    top_k: Annotated[int | None, whole(help="Draw from the k likeliest characters only.")] = None,
     top_p: Annotated[float | None, Parameter(help="Draw from the likeliest that hold this probability.")] = None,
-    seed: Annotated[int | None, Parameter(help="The same seed writes the same text.")] = None,
+    seed: Annotated[int | None, whole(help="The same seed writes the same text.")] = None,
     json: Json = False,
 ) -> None:
     """Let a model write; the text streams out as it is made."""
@@ -122,8 +126,8 @@ def cells(
     name: Annotated[str | None, Parameter(help="One cell; without it, all are listed.")] = None,
     /,
     *,
-    input_size: Annotated[int, Parameter(help="Width of the input the program is made for.")] = 64,
-    hidden_size: Annotated[int, Parameter(help="Width of the states the program is made for.")] = 128,
+    input_size: Annotated[int, whole(help="Width of the input the program is made for.")] = 64,
+    hidden_size: Annotated[int, whole(help="Width of the states the program is made for.")] = 128,
     json: Json = False,
 ) -> None:
     """Show a cell: its equation, and its program before, in and after the loop over time."""
@@ -143,7 +147,7 @@ def demo(
     json: Json = False,
 ) -> None:
     """Train on the Python language reference for about a minute, let the model write, and draw its loss."""
-    with beginning():
+    with loading():
         from recurra.cli.demo import demonstrate
 
     demonstrate(out, seconds, json)

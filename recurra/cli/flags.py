@@ -11,6 +11,20 @@ from recurra.training.settings import describe
 Command = TypeVar("Command", bound=Callable[..., None])
 
 SETTINGS = Group("Settings", sort_key=9)
+
+
+def whole(**options: Any) -> Parameter:
+    """A flag that takes a whole number as it is written: cyclopts would make 3 of 3.5."""
+    return Parameter(converter=_whole, **options)
+
+
+def _whole(_: object, tokens: Any) -> int:
+    try:
+        return int(tokens[0].value)
+    except ValueError:
+        raise ValueError(f"{tokens[0].value} is no whole number; give one, as in 3.") from None
+
+
 Json = Annotated[bool, Parameter(negative=(), show_default=False, help="Print JSON instead of text.")]
 
 
@@ -35,7 +49,12 @@ def _flags() -> list[inspect.Parameter]:
             default=row.default,
             annotation=Annotated[
                 row.kind if row.default is not None else row.kind | None,
-                Parameter(help=row.help, group=SETTINGS, show_default=row.default is not None),
+                Parameter(
+                    help=row.help,
+                    group=SETTINGS,
+                    show_default=row.default is not None,
+                    converter=_whole if row.kind is int else None,
+                ),
             ],
         )
         for row in describe()

@@ -3,12 +3,36 @@
 import os
 import shlex
 import shutil
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 NAME = "recurra"
+
+
+STOPPED = "Interrupted before the first step; nothing was saved."
+
+
+@contextmanager
+def loading() -> Iterator[None]:
+    """While modules load, Ctrl-C ends the process at once: torch swallows an exception raised in its import."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, _leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    os.write(2, f"{NAME}: {STOPPED}\n".encode())
+    os._exit(128 + number)
 
 
 @contextmanager
@@ -19,7 +43,7 @@ def beginning() -> Iterator[None]:
     except KeyboardInterrupt as error:
         if error.args:
             raise
-        raise KeyboardInterrupt("Interrupted before the first step; nothing was saved.") from None
+        raise KeyboardInterrupt(STOPPED) from None
 
 
 def command() -> str:
