@@ -19,6 +19,7 @@ constexpr int64_t kRowsApart = 4;        // sequences a thread that fill enough 
 constexpr int64_t kFetchBytes = 1 << 16;  // of one array, fetched a step ahead
 constexpr int kMostStages = 4;
 constexpr int64_t kThreadPays = 1 << 17; // multiply-adds worth a second thread
+constexpr int64_t kMeetingPays = 1 << 15;  // multiply-adds of a step worth a meeting of the threads in it
 
 // Scratch that grows and is kept by its thread.
 class Arena {
@@ -37,7 +38,7 @@ class Arena {
   char* memory = nullptr;
   int64_t size = 0;
 };
-static thread_local Arena scratch_arena, packed_arena, transient_arena, table_arena;
+static thread_local Arena scratch_arena, packed_arena, transient_arena, table_arena, common_arena;
 
 template <class T> static void fill_nan(T* p, int64_t n) {
   for (int64_t i = 0; i < n; i++) p[i] = T(__builtin_nan(""));
@@ -72,17 +73,15 @@ template <class T> static void pack_unit(const Group& group, const Call& call, i
     pack_panel<T>(group, call, width, unit, panel, packed + group.packed + unit * unit_size<T>(group) + int64_t(p.first(panel)) * group.depth * lanes<T>);
 }
 
-template <class T> static void pack(const Procedure& program, const Call& call, void* packed) {
-  Threads::run(call.threads, [&](int thread, int of) {
-    int64_t turn = 0;
-    for (int s = 0; s < program.stage_count; s++)
-      for (int p = 0; p < program.stages[s].phase_count; p++) {
-        const Phase& phase = program.stages[s].phases[p];
-        for (int g = 0; g < phase.group_count; g++)
-          for (int64_t u = 0; u < units<T>(phase, phase.groups[g]); u++, turn++)
-            if (turn % of == thread) pack_unit<T>(phase.groups[g], call, phase.width, u, static_cast<T*>(packed));
-      }
-  });
+template <class T> static void pack(const Procedure& program, const Call& call, T* packed, int thread, int of) {
+  int64_t turn = 0;
+  for (int s = 0; s < program.stage_count; s++)
+    for (int p = 0; p < program.stages[s].phase_count; p++) {
+      const Phase& phase = program.stages[s].phases[p];
+      for (int g = 0; g < phase.group_count; g++)
+        for (int64_t u = 0; u < units<T>(phase, phase.groups[g]); u++, turn++)
+          if (turn % of == thread) pack_unit<T>(phase.groups[g], call, phase.width, u, packed);
+    }
 }
 
 // Memory handed out piece by piece. A first round without memory finds how much is needed.
@@ -107,7 +106,7 @@ template <class T> struct Settled {
   Tile<T>* starts;  // of the gates of one group
   Extent extent;
   int64_t row, column;
-  int64_t rows, band, columns, step;  // how `rows` rows are cut into tiles
+  int64_t rows, band, first, columns, step;  // how `rows` rows, and columns from `first` on, are cut into tiles
   bool holds(const Extent& e, int64_t r, int64_t c) const {
     return r == row && c == column && e.rows == extent.rows && e.columns == extent.columns && e.width == extent.width;
   }
@@ -117,12 +116,21 @@ static bool moves(const Operand& o) {
   return o.broadcast || o.place == kRows || o.place == kShifted || o.place == kState || o.place == kNext;
 }
 
-// One thread at work on one stage.
+// One thread at work on one stage. With a team it does its part of the columns of every phase, and meets the others after
+// it: states and locals lie in memory that they have in common.
+struct Team {
+  MeetingPoint* point;
+  int thread, of;
+  bool first() const { return thread == 0; }
+  void meet() const {
+    if (of > 1) point->wait(of);
+  }
+};
 template <class T> class Worker {
  public:
   // Rows at most at once: of the thread's sequences in a loop, of a chunk otherwise.
-  void prepare(const Procedure& of_program, const Stage& of_stage, const Call& of_call, int64_t most_at_once, Pieces<T>& memory) {
-    program = &of_program, stage = &of_stage, call = &of_call, capacity = most_at_once;
+  void prepare(const Procedure& of_program, const Stage& of_stage, const Call& of_call, int64_t most_at_once, Team of_team, Pieces<T>& memory, Pieces<T>& common) {
+    program = &of_program, stage = &of_stage, call = &of_call, capacity = most_at_once, team = of_team;
     int64_t slots = 0, sums = 0, depth = 0;
     widest_row = 0;
     for (int p = 0; p < stage->phase_count; p++) {
@@ -142,7 +150,7 @@ template <class T> class Worker {
       auto* ready = memory.template take<typename Settled<T>::Ready>(phase.instruction_count);
       Tile<T>* starts = memory.template take<Tile<T>>(gates);
       if (!memory.base) continue;
-      settled[p] = {ready, starts, {}, -1, -1, -1, 0, 0, 0};
+      settled[p] = {ready, starts, {}, -1, -1, -1, 0, 0, 0, 0};
       for (int i = 0; i < phase.instruction_count; i++) {
         const Instruction& n = phase.instructions[i];
         ready[i].moving = moves(n.a) | moves(n.b) << 1 | moves(n.c) << 2 | moves(n.to) << 3 | moves(n.also) << 4;
@@ -155,10 +163,10 @@ template <class T> class Worker {
     splats = memory.take((program->constant_count + 3 * kMostRows) * lanes<T>);
     sum_memory = memory.take(sums * capacity * lanes<T>);
     panel_memory = memory.take(depth * kVectorsAcross * lanes<T>);
-    for (int i = 0; i < stage->local_count; i++) set(locals, i, memory.take(capacity * stage->local_widths[i]), memory);
+    for (int i = 0; i < stage->local_count; i++) set(locals, i, common.take(capacity * stage->local_widths[i]), memory);
     for (int i = 0; i < stage->state_count; i++) {
-      set(states, i, memory.take(capacity * stage->states[i].width), memory);
-      set(nexts, i, memory.take(capacity * stage->states[i].width), memory);
+      set(states, i, common.take(capacity * stage->states[i].width), memory);
+      set(nexts, i, common.take(capacity * stage->states[i].width), memory);
     }
     for (int i = 0; i < program->shifted_count && stage->loop; i++) set(shifted_memory, i, memory.take(capacity * width_of(i)), memory);
     end_of_numbers = memory.take(0);
@@ -185,7 +193,7 @@ template <class T> class Worker {
       const Phase& phase = stage->phases[p];
       Settled<T>& tiles = settled[p];
       if (tiles.rows != to - from) cut(phase, to - from, tiles);
-      for (int64_t column = 0; column < tiles.columns; column += tiles.step)
+      for (int64_t column = tiles.first; column < tiles.columns; column += tiles.step)
         for (int64_t t = first; t < last; t++) {
           int64_t end = at(t);
           for (int64_t row = from; row < end; row += tiles.band) tile(phase, tiles, row, end, column, packed);
@@ -201,26 +209,31 @@ template <class T> class Worker {
   // Before the first step of sequences [from, to): those that have no step keep their first state.
   void start(int64_t from, int64_t to) {
     first_row = from, last_row = to, before = 0, started = false;
-    for (int i = 0; i < stage->state_count; i++)
+    for (int i = 0; i < stage->state_count && team.first(); i++)
       if (T* last = array(stage->states[i].final)) copy_rows(last + from * stage->states[i].width, initial(i, from), (to - from) * stage->states[i].width);
   }
   // Active sequences at each time are a prefix, because lengths fall with the row.
   void step(int64_t t, int64_t base, const T* packed) {
     int64_t from = first_row, active = larger(0, smaller(last_row, running(t)) - from);
-    for (int i = 0; i < stage->state_count; i++) {  // sequences that begin
-      int64_t width = stage->states[i].width, known = started ? before : 0;
+    int64_t known = started ? before : 0;
+    for (int i = 0; i < stage->state_count && team.first(); i++) {  // sequences that begin
+      int64_t width = stage->states[i].width;
       if (active > known) copy_rows(states[i] + known * width, initial(i, from + known), (active - known) * width);
     }
+    if (active > known) team.meet();
     array_row = offset(t), transient_row = base;
     fetch_next(t, from, active);
     for (int i = 0; i < program->shifted_count && active; i++) find_shifted(i, t, from, active);
-    for (int p = 0; p < stage->phase_count; p++) run(stage->phases[p], from, from + active, packed);
+    for (int p = 0; p < stage->phase_count; p++) {
+      run(stage->phases[p], from, from + active, packed);
+      team.meet();
+    }
     bool last_step = stage->order > 0 ? t + 1 == call->T : t == 0;
     int64_t stay = last_step ? 0 : stage->order > 0 ? larger(0, smaller(last_row, running(t + 1)) - from) : active;
     for (int i = 0; i < stage->state_count; i++) {  // sequences that end
       int64_t width = stage->states[i].width;
       if (T* last = array(stage->states[i].final))
-        if (active > stay) copy_rows(last + (from + stay) * width, nexts[i] + stay * width, (active - stay) * width);
+        if (active > stay && team.first()) copy_rows(last + (from + stay) * width, nexts[i] + stay * width, (active - stay) * width);
       T* swap = states[i];
       states[i] = nexts[i], nexts[i] = swap;
     }
@@ -232,6 +245,7 @@ template <class T> class Worker {
   const Procedure* program;
   const Stage* stage;
   const Call* call;
+  Team team;
   int64_t capacity, widest_row, first_row, last_row, array_row, transient_row, before;
   bool started;
   int32_t *read, read_count;  // arrays whose rows the loop reads
@@ -339,8 +353,9 @@ template <class T> class Worker {
     int64_t rows = to - from;
     if (rows <= 0) return;
     Settled<T>& tiles = settled[&phase - stage->phases];
+    if (phase.sum_count && !team.first()) return;  // sums run over all columns in order
     if (tiles.rows != rows) cut(phase, rows, tiles);
-    for (int64_t column = 0; column < tiles.columns; column += tiles.step)
+    for (int64_t column = tiles.first; column < tiles.columns; column += tiles.step)
       for (int64_t row = from; row < to; row += tiles.band) tile(phase, tiles, row, to, column, packed);
     if (phase.sum_count) finish_sums(phase, from, rows);
   }
@@ -353,10 +368,12 @@ template <class T> class Worker {
     operations(phase, e, row, column);
   }
 
-  static void cut(const Phase& phase, int64_t rows, Settled<T>& tiles) {
-    int64_t unit = unit_columns(phase), bands = parts(rows, most_rows(phase));
-    tiles.rows = rows, tiles.band = parts(rows, bands), tiles.columns = parts(phase.width, unit) * unit;
-    tiles.step = smaller(tiles.columns, larger(unit, tile_elements<T> / tiles.band / unit * unit));
+  void cut(const Phase& phase, int64_t rows, Settled<T>& tiles) const {
+    int64_t unit = unit_columns(phase), bands = parts(rows, most_rows(phase)), all = parts(phase.width, unit);
+    bool alone = phase.sum_count > 0;
+    tiles.rows = rows, tiles.band = parts(rows, bands);
+    tiles.first = alone ? 0 : all * team.thread / team.of * unit, tiles.columns = alone ? all * unit : all * (team.thread + 1) / team.of * unit;
+    tiles.step = smaller(larger(unit, tiles.columns - tiles.first), larger(unit, tile_elements<T> / tiles.band / unit * unit));
   }
 
   void operations(const Phase& phase, const Extent& e, int64_t row, int64_t column) {
@@ -482,22 +499,38 @@ template <class T> static void place_transient(const Procedure& program, Call& c
   call.arrays = arrays, call.transient = transient;
 }
 
+// Whether few sequences leave so much to do in a step that the threads share its columns. Each reads its part of the weights
+// only, which then stays in its own second-level cache.
+template <class T> static bool meeting_pays(const Procedure& program, const Call& call, int of) {
+  if (call.B >= kRowsApart * of || call.N <= kPackingPays) return false;
+  for (int s = 0; s < program.stage_count; s++)
+    if (program.stages[s].loop) return multiply_adds_a_row<T>(program.stages[s]) * call.B >= kMeetingPays;
+  return false;
+}
+
 // One thread at work on all stages. The rows of a few steps go through all of them before the next few, so that what one
 // stage writes is still in the second-level cache when the next reads it.
 template <class T> class Member {
  public:
-  Member(const Procedure& of_program, const Call& of_call, int64_t chunk_steps, int thread, int of)
-      : program(of_program), call(of_call), steps(chunk_steps), thread(thread), of(of),
-        apart(of > 1 && of_call.B >= kRowsApart * of), from(share(of_call, thread, of)), to(share(of_call, thread + 1, of)) {}
+  Member(const Procedure& of_program, const Call& of_call, int64_t chunk_steps, MeetingPoint* point, int thread, int of)
+      : program(of_program), call(of_call), steps(chunk_steps), point(point), thread(thread), of(of),
+        together(of > 1 && meeting_pays<T>(of_program, of_call, of)), apart(of > 1 && !together && of_call.B >= kRowsApart * of),
+        from(together ? 0 : share(of_call, thread, of)), to(together ? of_call.B : share(of_call, thread + 1, of)) {}
 
-  int64_t prepare(char* memory) {
-    Pieces<T> pieces{memory, 0};
+  // Bytes of the thread's own memory, and of what all have in common.
+  struct Sizes {
+    int64_t own, common;
+  };
+  Sizes prepare(char* memory, char* in_common) {
+    Pieces<T> pieces{memory, 0}, common{in_common, 0};
     for (int s = 0; s < program.stage_count; s++) {
-      int64_t at_once = program.stages[s].loop ? to - from : apart ? steps * (to - from) : parts(steps * call.B, of);
-      workers[s].prepare(program, program.stages[s], call, larger(1, at_once), pieces);
+      bool loop = program.stages[s].loop, shared = loop && together;
+      int64_t at_once = loop ? to - from : apart ? steps * (to - from) : parts(steps * call.B, of);
+      Team team = shared ? Team{point, thread, of} : Team{nullptr, 0, 1};
+      workers[s].prepare(program, program.stages[s], call, larger(1, at_once), team, pieces, shared ? common : pieces);
       if (memory) workers[s].begin();
     }
-    return pieces.used;
+    return {pieces.used, common.used};
   }
 
   void run(const T* packed) {
@@ -527,7 +560,9 @@ template <class T> class Member {
   const Procedure& program;
   const Call& call;
   int64_t steps;
+  MeetingPoint* point;
   int thread, of;
+  bool together;     // all threads take all sequences through the loop, each its own columns of every phase
   bool apart;        // every thread takes its own sequences through all stages, and none waits for another
   int64_t from, to;  // sequences
   Worker<T> workers[kMostStages];
@@ -569,18 +604,22 @@ template <class T> static void run(const Procedure& program, const Call& given) 
   for (int s = 0; s < program.stage_count; s++) work += multiply_adds_a_row<T>(program.stages[s]) * call.N;
   for (int i = 0; i < program.gain_count; i++) work += int64_t(program.gains[i].R) * program.gains[i].C * call.N;
   call.threads = int32_t(smaller(call.threads, larger(1, work / kThreadPays)));
-  const T* packed = nullptr;
+  T* packed = nullptr;
   if (call.N > kPackingPays) {
-    T* memory = reinterpret_cast<T*>(packed_arena.take(program.packed_size * int64_t(sizeof(T))));
-    if (call.poison) fill_nan(memory, program.packed_size);
-    pack<T>(program, call, memory);
-    packed = memory;
+    packed = reinterpret_cast<T*>(packed_arena.take(program.packed_size * int64_t(sizeof(T))));
+    if (call.poison) fill_nan(packed, program.packed_size);
   }
   int64_t steps = call.B ? larger(1, smaller(call.T, kChunkRows / call.B)) : 1;
   place_transient<T>(program, call, steps, table_arena, transient_arena);
+  MeetingPoint point;
+  int64_t together = Member<T>(program, call, steps, &point, 0, call.threads).prepare(nullptr, nullptr).common;
+  char* common = common_arena.take(together);
+  if (call.poison) fill_nan(reinterpret_cast<T*>(common), together / int64_t(sizeof(T)));
   Threads::run(call.threads, [&](int thread, int of) {
-    Member<T> member(program, call, steps, thread, of);
-    member.prepare(scratch_arena.take(member.prepare(nullptr)));
+    if (packed) pack<T>(program, call, packed, thread, of);
+    if (packed && of > 1) Threads::barrier();
+    Member<T> member(program, call, steps, &point, thread, of);
+    member.prepare(scratch_arena.take(member.prepare(nullptr, nullptr).own), common);
     member.run(packed);
     if (of > 1 && program.gain_count) Threads::barrier();
     gather_gains<T>(program, call, thread, of);
@@ -590,11 +629,11 @@ template <class T> static void run(const Procedure& program, const Call& given) 
 // Streaming: one step a call, whose weights are packed and whose memory is laid out once.
 template <class T> class Stream {
  public:
-  Stream(const Procedure& program, const Call& given) : call(given), member(program, call, 1, 0, 1) {
+  Stream(const Procedure& program, const Call& given) : call(given), member(program, call, 1, nullptr, 0, 1) {
     packed = reinterpret_cast<T*>(packed_memory.take(program.packed_size * int64_t(sizeof(T))));
-    pack<T>(program, call, packed);
+    pack<T>(program, call, packed, 0, 1);
     place_transient<T>(program, call, 1, table, transient);
-    member.prepare(scratch.take(member.prepare(nullptr)));
+    member.prepare(scratch.take(member.prepare(nullptr, nullptr).own), nullptr);
   }
   void step(int input, const void* x, int output, void* y) {
     void** arrays = const_cast<void**>(call.arrays);

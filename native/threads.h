@@ -2,7 +2,10 @@
 // the names of libgomp's binary interface, which every compiler's OpenMP pragmas do not share: Clang's would bring in a
 // second pool, which fights the first one for the cores.
 #pragma once
+#include <sched.h>
 #include <unistd.h>
+
+#include <atomic>
 
 extern "C" {
 void GOMP_parallel(void (*work)(void*), void* data, unsigned threads, unsigned flags);
@@ -38,6 +41,31 @@ class Threads {
     work(thread, of);
 #endif
   }
+};
+
+// Where the members of a team meet at every step of a loop: they wait awake, because the others are at most a microsecond
+// behind, but give the core away to whoever else wants it before long.
+class alignas(64) MeetingPoint {
+ public:
+  void wait(int of) {
+    uint32_t now = round.load(std::memory_order_acquire);
+    if (arrived.fetch_add(1, std::memory_order_acq_rel) + 1 == uint32_t(of)) {
+      arrived.store(0, std::memory_order_relaxed);
+      round.store(now + 1, std::memory_order_release);
+      return;
+    }
+    for (int tries = 0; round.load(std::memory_order_acquire) == now; tries++) tries < kTriesAwake ? pause() : void(sched_yield());
+  }
+
+ private:
+  static constexpr int kTriesAwake = 2000;
+  static void pause() {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#endif
+  }
+  std::atomic<uint32_t> arrived{0};
+  alignas(64) std::atomic<uint32_t> round{0};
 };
 
 }  // namespace

@@ -33,3 +33,15 @@ def strict() -> Iterator[None]:
 
     with recurra.strict():
         yield
+
+
+@pytest.fixture
+def poisoned() -> Iterator[None]:
+    """Memory that nothing wrote is NaN."""
+    from recurra.machine.program import library
+
+    if library is not None:
+        library.poison(True)
+    yield
+    if library is not None:
+        library.poison(False)

@@ -98,13 +98,6 @@ def test_comparisons_and_choice_with_nan(dtype: torch.dtype) -> None:
 # ---- the gradient of a weight
 
 
-@pytest.fixture
-def poisoned() -> object:
-    library.poison(True)
-    yield
-    library.poison(False)
-
-
 def gained(
     left: Tensor,
     right: Tensor,

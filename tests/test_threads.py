@@ -259,3 +259,25 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 def test_a_child_of_a_process_whose_machine_never_used_the_pool() -> None:
     """The machine knows a child by the process that loaded it, not by the one that first used two threads."""
     subprocess.run([sys.executable, "-c", CHILD], check=True, timeout=SECONDS, cwd=Path(__file__).parents[1])
+
+
+@pytest.mark.usefixtures("poisoned")
+@pytest.mark.parametrize("example", CELLS, ids=str)
+def test_threads_that_share_the_columns_of_a_step_change_no_bit(example: CellExample) -> None:
+    """Few sequences and wide states: the threads of a team meet in every step (native/machine.cpp, meeting_pays)."""
+    torch.manual_seed(1)
+    cell = example.make(20, 130)
+    x = torch.randn(13, 3, cell.input_size, requires_grad=True)
+    first: dict[tuple[bool, bool], list[Tensor]] = {}
+    for threads in (1, 2, 3, 5):
+        torch.set_num_threads(threads)
+        for lengths in (None, torch.tensor([9, 0, 13])):
+            for reverse in (False, True):
+                torch.manual_seed(2)  # of masks
+                with strict():
+                    y, last = recurra.unroll(cell, x, lengths=lengths, reverse=reverse)
+                weights = torch.linspace(-1, 1, y.numel()).view_as(y)
+                loss = (y * weights).sum() + sum(s.sum() for s in last)
+                of = torch.autograd.grad(loss, [x, *cell.parameters()], allow_unused=True)
+                found = [y, *last, *[g for g in of if g is not None]]
+                assert_equal(found, first.setdefault((lengths is None, reverse), found))
