@@ -62,11 +62,16 @@ def plan_of(step: Step) -> Plan:
         step = verify_step(rewrite(step))
         _show(rewrite.__name__, step_text, step)
     _show("rewrite", step_text, step)
-    plan = verify_plan(hoist(step))
+    return split(step)
+
+
+def split(step: Step) -> Plan:
+    """A step as three parts, without rewriting it: what is derived of a plan is written already."""
+    plan = verify_plan(hoist(verify_step(step)))
     _show("hoist", plan_text, plan)
-    for split in SPLIT:
-        plan = verify_plan(split(plan))
-        _show(split.__name__, plan_text, plan)
+    for part in SPLIT:
+        plan = verify_plan(part(plan))
+        _show(part.__name__, plan_text, plan)
     return plan
 
 

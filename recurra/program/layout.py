@@ -14,12 +14,13 @@ class Layout:
     offsets      T + 1 numbers
     """
 
-    __slots__ = ("B", "N", "T", "_offsets", "batch_sizes", "handle", "reverse")
+    __slots__ = ("B", "N", "T", "_mirrored", "_offsets", "batch_sizes", "handle", "reverse")
 
     def __init__(self, T: int, B: int, batch_sizes: tuple[int, ...] | None = None, reverse: bool = False) -> None:
         self.T, self.B, self.batch_sizes, self.reverse = T, B, batch_sizes, reverse
         self.N = T * B if batch_sizes is None else sum(batch_sizes)
         self._offsets: tuple[int, ...] | None = None
+        self._mirrored: Layout | None = None
         self.handle: object = None  # a native executor may keep its own form of the layout here
 
     @property
@@ -33,3 +34,10 @@ class Layout:
     def sizes(self) -> tuple[int, ...]:
         """Active rows of each step."""
         return self.batch_sizes if self.batch_sizes is not None else (self.B,) * self.T
+
+    def mirrored(self) -> "Layout":
+        """The same rows walked the other way."""
+        if self._mirrored is None:
+            self._mirrored = Layout(self.T, self.B, self.batch_sizes, not self.reverse)
+            self._mirrored.handle = self.handle
+        return self._mirrored

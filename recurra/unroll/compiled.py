@@ -26,6 +26,7 @@ from recurra.program.plan import Backward, Plan
 from recurra.program.recorder import BrokenContract, Changing, Untraceable
 from recurra.program.statics import Evaluator
 from recurra.program.trace import Sample, outside_transforms, rows_of, trace
+from recurra.unroll.second import Second
 
 Weights = Mapping[str, Tensor]
 _Place = tuple[dict[str, Any], str]  # a module's own dictionary of parameters or buffers, and the key in it
@@ -63,6 +64,7 @@ class Compiled:
         self.plan: Plan | None = None
         self.backward: Backward | None = None
         self.executor: NativeExecutor | None = None
+        self.second: Second | None = None
         self.reason = self.line = ""
         self.broken = self._in_order = False
         self._operands: tuple[int, ...] | None = None
@@ -99,6 +101,7 @@ class Compiled:
         if missing := native.available():
             _say_once(missing)
         self.executor = native.prepare(plan, backward)
+        self.second = Second(plan)
 
     def _gather(self, weights: Weights | None) -> list[Any]:
         """Every parameter and buffer, in the order of the names."""

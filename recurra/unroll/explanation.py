@@ -56,6 +56,9 @@ class Explanation:
             lines.append(f"  see {v.line}")
         if v.compiled is not None and v.compiled.plan is not None:
             lines += [f"  {line}" for line in part_lines(v.compiled.plan, v.compiled.backward)]
+        if v.compiled is not None and v.compiled.second is not None:
+            why = v.compiled.second.reason
+            lines.append(f"  second derivatives:        {f'PyTorch, because {why}' if why else 'native machine'}")
         return "\n".join(lines)
 
     def __repr__(self) -> str:

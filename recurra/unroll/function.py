@@ -1,6 +1,7 @@
-"""The sequence operation under autograd: forward and backward on an executor, second derivatives through PyTorch.
+"""The sequence operation under autograd: forward and backward on an executor.
 
-Saved values are hints and are never differentiated: with create_graph the backward starts again from the inputs.
+Saved values are hints and are never differentiated: with create_graph the backward starts again from the inputs, on the
+machine (`second`), or in PyTorch where the machine cannot, or where gradients come in batches.
 """
 
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from torch import Tensor
 from recurra.machine import plain
 from recurra.program.layout import Layout
 from recurra.unroll.compiled import Compiled
+from recurra.unroll.second import Derived
 
 
 class SequenceOperation(torch.autograd.Function):
@@ -21,7 +23,7 @@ class SequenceOperation(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, compiled: Compiled, layout: Layout, ends: tuple[int, int], *given: Any) -> Any:
+    def forward(ctx: Any, compiled: Compiled | Derived, layout: Layout, ends: tuple[int, int], *given: Any) -> Any:
         a, b = ends
         assert compiled.executor is not None
         output, last, ctx.kept = compiled.executor.forward(layout, given[:a], given[b:], given[a:b], True)
@@ -34,7 +36,7 @@ class SequenceOperation(torch.autograd.Function):
     def backward(ctx: Any, d_output: Tensor | None, *d_last: Tensor | None) -> Any:
         output, *given = ctx.saved_tensors
         if torch.is_grad_enabled() or not ctx.layout.N or _mapped((d_output, *d_last)):
-            return None, None, None, *_again(ctx, given, (d_output, *d_last))
+            return None, None, None, *_again(ctx, given, output, (d_output, *d_last))
         return None, None, None, *_gradients(ctx, ctx.compiled.executor, ctx.kept, given, output, (d_output, *d_last))
 
 
@@ -68,7 +70,7 @@ class RecordedOperation(torch.autograd.Function):
         d_seen = output.new_zeros(len(output), ctx.recorded) if d_seen is None else d_seen
         d = (torch.cat([d_output, d_seen], 1), *d_last)
         if torch.is_grad_enabled() or not ctx.layout.N or _mapped(d):
-            return *head, *_again(ctx, given, d)
+            return *head, *_again(ctx, given, output, d)
         (a, b), executor = ctx.ends, ctx.compiled.whole
         whole, _, kept = executor.forward(ctx.layout, given[:a], given[b:], given[a:b], True)
         return *head, *_gradients(ctx, executor, kept, given, whole, d)
@@ -101,9 +103,22 @@ def _dense(d: Tensor | None) -> Tensor | None:
     return None if d is None else d.contiguous()
 
 
-def _again(ctx: Any, given: Sequence[Tensor | None], d: Sequence[Tensor | None]) -> list[Tensor | None]:
+def _again(ctx: Any, given: Sequence[Tensor | None], output: Tensor, d: Sequence[Tensor | None]) -> list[Tensor | None]:
+    """The gradients from the inputs anew: on the machine, to be derived again, or in PyTorch."""
+    need, second = ctx.needs_input_grad[-len(given) :], ctx.compiled.second
+    if ctx.layout.N and not _mapped(d) and not second.reason:
+        found: list[Tensor | None] = second.gradients(
+            SequenceOperation.apply, ctx.layout, ctx.ends, given, output, need, d
+        )
+        return found
+    return _in_pytorch(ctx, given, need, d)
+
+
+def _in_pytorch(
+    ctx: Any, given: Sequence[Tensor | None], need: Sequence[bool], d: Sequence[Tensor | None]
+) -> list[Tensor | None]:
     """The gradients as differentiable PyTorch: the plan is run once more, from the inputs."""
-    create, (a, b), need = torch.is_grad_enabled(), ctx.ends, ctx.needs_input_grad[-len(given) :]
+    create, (a, b) = torch.is_grad_enabled(), ctx.ends
     wanted = [t for t, n in zip(given, need, strict=True) if n and t is not None]
     with torch.enable_grad():
         output, last = run_in_pytorch(ctx.compiled, ctx.layout, given[:a], given[a:b], given[b:])
@@ -119,7 +134,7 @@ def _again(ctx: Any, given: Sequence[Tensor | None], d: Sequence[Tensor | None])
 
 
 def run_in_pytorch(
-    compiled: Compiled,
+    compiled: Compiled | Derived,
     layout: Layout,
     inputs: Sequence[Any],
     states: Sequence[Tensor | None],

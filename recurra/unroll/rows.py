@@ -1,4 +1,4 @@
-"""Padded sequences to rows in PackedSequence's order, and back."""
+"""Padded sequences to rows in PackedSequence's order, and back; rows one step earlier."""
 
 from dataclasses import dataclass
 
@@ -51,3 +51,25 @@ def pack(lengths: Tensor, T: int, reverse: bool, device: torch.device) -> Packin
     index = (torch.arange(T)[:, None] * B + order)[active]
     layout = Layout(steps, B, tuple(sizes[:steps]), reverse)
     return Packing(layout, index.to(device), order.to(device), order.argsort().to(device))
+
+
+def earlier(layout: Layout, rows: Tensor, first: Tensor) -> Tensor:
+    """Rows (N, n) of a state before each step, from its rows after each step (N, n) and the first ones (B, n).
+
+    Ordinary differentiable PyTorch.
+    """
+    if layout.batch_sizes is None:
+        B, N = layout.B, layout.N
+        return torch.cat([rows[B:], first] if layout.reverse else [first, rows[: N - B]])
+    return torch.cat([first, rows]).index_select(0, _places_before(layout).to(rows.device))
+
+
+def _places_before(layout: Layout) -> Tensor:
+    """For each row, where the state before it lies, among the B first states and, behind them, the N rows."""
+    sizes, offsets = torch.tensor(layout.sizes()), torch.tensor(layout.offsets)
+    step = torch.repeat_interleave(torch.arange(layout.T), sizes)
+    row = torch.arange(layout.N) - offsets[step]
+    before = step + 1 if layout.reverse else step - 1
+    inside = before.clamp(0, layout.T - 1)
+    known = (before == inside) & (row < sizes[inside])
+    return torch.where(known, layout.B + offsets[inside] + row, row)
