@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "masks.h"
 #include "program.h"
 
 namespace nb = nanobind;
@@ -259,6 +260,13 @@ void apply(bool is_double, int code, int64_t n, intptr_t a, intptr_t b, intptr_t
   machine()->apply[is_double](code, n, reinterpret_cast<void*>(a), reinterpret_cast<void*>(b), reinterpret_cast<void*>(c), reinterpret_cast<void*>(to));
 }
 
+void masks(bool is_double, intptr_t seeds, int64_t rows, int64_t width, int64_t threshold, double dropped, double kept, intptr_t to) {
+  MaskCall call{reinterpret_cast<const int64_t*>(seeds), rows, width, uint64_t(threshold), dropped, kept, reinterpret_cast<void*>(to)};
+  const char* set = machine() ? machine()->name : "";
+  nb::gil_scoped_release release;
+  is_double ? fill_masks<double>(set, call) : fill_masks<float>(set, call);
+}
+
 }  // namespace
 
 NB_MODULE(_native, m) {
@@ -267,6 +275,7 @@ NB_MODULE(_native, m) {
   m.def("lanes", [](bool is_double) { return machine() ? machine()->lanes[is_double] : 0; }, "is_double"_a);
   m.def("poison", [](bool on) { poison_scratch = on; }, "on"_a, "Tests: fill scratch with NaN before each call.");
   m.def("apply", &apply, "is_double"_a, "code"_a, "n"_a, "a"_a, "b"_a, "c"_a, "to"_a, "One operation on n numbers at these addresses.");
+  m.def("masks", &masks, "is_double"_a, "seeds"_a, "rows"_a, "width"_a, "threshold"_a, "dropped"_a, "kept"_a, "to"_a, "to (rows, width): `dropped` at random, else `kept`.");
   nb::class_<Program>(m, "Program").def(nb::init<std::vector<int64_t>, std::vector<double>, bool>(), "code"_a, "constants"_a, "is_double"_a).def("run", &run);
   nb::class_<Session>(m, "Session")
       .def(nb::init<const Program&, int64_t, nb::list, nb::list, nb::tuple, int, int>(), nb::keep_alive<1, 2>())

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     )
     from recurra.inference import Session
     from recurra.layers import GRU, LSTM, RNN, Bidirectional, Recurrent, Residual, Stack, accelerate
+    from recurra.regularise import RecurrentDropout, VariationalDropout, WeightDrop, Zoneout
     from recurra.scan import scan
     from recurra.tasks.model import Model, load
     from recurra.training import Run, resume, train
@@ -49,6 +50,10 @@ _HOMES = {
     "Residual": "recurra.layers",
     "Stack": "recurra.layers",
     "accelerate": "recurra.layers",
+    "RecurrentDropout": "recurra.regularise",
+    "VariationalDropout": "recurra.regularise",
+    "WeightDrop": "recurra.regularise",
+    "Zoneout": "recurra.regularise",
     "scan": "recurra.scan",
     "Model": "recurra.tasks.model",
     "load": "recurra.tasks.model",
@@ -74,12 +79,16 @@ __all__ = [
     "ProgramError",
     "RecurraError",
     "Recurrent",
+    "RecurrentDropout",
     "Residual",
     "Run",
     "Session",
     "Stack",
     "StrictError",
     "TrainingError",
+    "VariationalDropout",
+    "WeightDrop",
+    "Zoneout",
     "accelerate",
     "cells",
     "explain",

@@ -6,6 +6,7 @@ from torch import Tensor
 from recurra.cell import (
     Cell,
     call_sides,
+    call_with,
     check_input,
     check_lengths,
     check_made,
@@ -34,13 +35,19 @@ def scan(
     states: those before the first step; None: `cell.initial(B)`.
     lengths: (B,) whole numbers from 0 to T, in any order. Past its length a row's output is 0 and its state stays.
     reverse: each row runs from its last valid step to its first; outputs stay beside their inputs.
-    sides: what the step of a wrapper reads beside x, (T, B, width) each; None: `cell.sides(x)`.
+    sides: what the step of a wrapper reads beside x, (T, B, width) each; None: `cell.sides(x)`, and
+        `cell.call_weights()` stand in for weights of the cell.
     resets: (T, B) truth values: a new sequence begins at this step, and the states before it are the initial ones.
     Raises InputError for arguments that do not fit, CellError for a step that does not keep its states.
     """
     check_made(cell)
     name = cell.full_name
     check_input(name, x, cell.input_size)
+    if sides is None and (weights := cell.call_weights()):
+        found: tuple[Tensor, tuple[Tensor, ...]] = call_with(
+            cell, weights, lambda: scan(cell, x, states, lengths, reverse, call_sides(cell, x), resets)
+        )
+        return found
     T, B, _ = x.shape
     if lengths is not None:
         lengths = check_lengths(lengths, T, B)

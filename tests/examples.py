@@ -14,6 +14,8 @@ import recurra
 from benchmarks.equations import CFN, MultiplicativeLSTM
 from recurra import Cell, cells
 from recurra.cell.wrapper import InnerStep, Wrapper, changed
+from recurra.regularise import RecurrentDropout, VariationalDropout, WeightDrop, Zoneout
+from recurra.regularise.base import Regulariser
 
 
 class Peephole(Cell):
@@ -94,6 +96,33 @@ class Nudged(Wrapper):
         return changed(y, nexts, (nexts[0] + sides[0], *nexts[1:]))
 
 
+def fixed(kind: type[Regulariser]) -> type[Regulariser]:
+    """A regulariser that drops the same units in every call, at every step and in every sequence.
+
+    So the laws of plain cells hold for it: a step alone, or a row alone, is what it is in a call. That masks differ,
+    and what else holds for those that do, is tested in test_regularise.py.
+    """
+
+    class Fixed(kind):  # type: ignore[misc,valid-type]
+        def masks(self, key: Tensor, x: Tensor, first: int = 0) -> tuple[Tensor, ...]:
+            return tuple(m.expand(*x.shape[:2], -1) for m in super().masks(key, x.new_zeros(1, 1, 1)))
+
+        def new_key(self) -> Tensor:
+            return KEY
+
+    Fixed.__name__ = kind.__name__
+    return Fixed
+
+
+KEY = torch.tensor(0x5EED)
+
+
+def regularised(cell: "Learned") -> Cell:
+    """Wrappers in wrappers, one of them twice."""
+    cell = fixed(Zoneout)(fixed(VariationalDropout)(fixed(RecurrentDropout)(cell, new=0.2), x=0.3, h=0.1), h=0.2)
+    return fixed(WeightDrop)(fixed(Zoneout)(cell, h=0.1), u=0.3)
+
+
 @dataclass(frozen=True)
 class CellExample:
     """One cell: make(D, H) gives it with input width D and hidden width H."""
@@ -155,6 +184,11 @@ CELLS = [
     CellExample("user's Concatenated", Concatenated),
     CellExample("user's Learned", Learned),
     CellExample("user's Leaky", Leaky),
+    CellExample("Zoneout", lambda D, H: fixed(Zoneout)(cells.LSTM(D, H), h=0.3, c=0.5)),
+    CellExample("VariationalDropout", lambda D, H: fixed(VariationalDropout)(Peephole(D, H), x=0.3, h=0.2)),
+    CellExample("RecurrentDropout", lambda D, H: fixed(RecurrentDropout)(cells.GRU(D, H), n=0.25)),
+    CellExample("WeightDrop", lambda D, H: fixed(WeightDrop)(Peephole(D, H), **{"wh.weight": 0.5})),
+    CellExample("all regularisers", lambda D, H: regularised(Learned(D, H))),
     CellExample("wrapper with a side", lambda D, H: Nudged(cells.GRU(D, H))),
     CellExample("wrapper in a wrapper", lambda D, H: Nudged(Nudged(Learned(D, H)))),
 ]

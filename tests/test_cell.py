@@ -290,8 +290,11 @@ def test_initial_states_and_output_size(example: CellExample, dtype: torch.dtype
 @pytest.mark.parametrize("example", CELLS, ids=str)
 def test_calling_a_cell_is_one_step(example: CellExample) -> None:
     cell = example.make(3, 5)
-    x, states = torch.randn(4, 3), [torch.randn(4, n) for n in cell.state_sizes.values()]
-    torch.testing.assert_close(cell(x, *states), cell.step(x, *states), rtol=0, atol=0)
+    x, states = torch.randn(4, 3), tuple(torch.randn(4, n) for n in cell.state_sizes.values())
+    result = cell(x, *states)
+    values = (result,) if isinstance(result, torch.Tensor) else result
+    y, last = scan(cell, x[None], states)
+    torch.testing.assert_close((values[0], *values[-len(states) :]), (y[0], *last), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("example", CELLS, ids=str)

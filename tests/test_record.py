@@ -3,6 +3,7 @@
 import cProfile
 import sys
 from collections.abc import Callable
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 import recurra
 from examples import CELLS, LAYERS, CellExample, LayerExample
 from recurra import Cell, InputError, cells
-from recurra.cell import Wrapper, call_sides, initial_states, innermost, one_step, recordable
+from recurra.cell import Wrapper, call_sides, call_with, initial_states, innermost, one_step, recordable
 from recurra.layers import Layer
 from recurra.machine import native
 from recurra.unroll import Recording, unroll
@@ -89,7 +90,8 @@ def test_every_variable_of_every_cell_is_what_a_plain_loop_sees(
         x = torch.randn(T, 4, 3, dtype=dtype)
         lengths = lengths_of(T, 4) if with_lengths else None
         with torch.no_grad():
-            truth = by_looking(cell, x, lengths, bool(reverse), shapes)
+            looking = partial(by_looking, cell, x, lengths, bool(reverse), shapes)
+            truth = call_with(cell, cell.call_weights(), looking)
         for grad in (False, True):
             seen = Recording(shapes)
             with torch.set_grad_enabled(grad):

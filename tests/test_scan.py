@@ -1,5 +1,7 @@
 """The laws of the plain loop, for every cell: a row is a function of its own valid steps and of nothing else."""
 
+from functools import partial
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -8,6 +10,7 @@ from torch import Tensor
 
 from examples import CELLS, CellExample, Leaky
 from recurra import Cell, CellError, InputError, cells, scan
+from recurra.cell import call_with
 
 D, H = 3, 4
 over_cells = pytest.mark.parametrize("example", CELLS, ids=str)
@@ -40,7 +43,7 @@ def test_it_is_the_loop(example: CellExample) -> None:
     y, last = scan(cell, x, states)
     sides = cell.sides(x)
     for t in range(5):
-        result = cell.step(x[t], *(s[t] for s in sides), *states)
+        result = call_with(cell, cell.call_weights(), partial(cell.step, x[t], *(s[t] for s in sides), *states))
         values = (result,) if isinstance(result, Tensor) else result
         ys.append(values[0])
         states = tuple(values[-len(states) :])

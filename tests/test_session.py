@@ -12,6 +12,7 @@ import recurra
 from examples import CELLS, LAYERS, CellExample, LayerExample
 from recurra import InputError, Recurrent, Residual, Session, Stack, cells
 from recurra.machine import native
+from recurra.regularise.base import Regulariser
 
 NATIVE = not native.available()
 STREAMING = [
@@ -55,10 +56,13 @@ def test_steps_are_the_sequence(example: LayerExample, dtype: torch.dtype) -> No
         assert_equal(mine, theirs)
 
 
-@pytest.mark.parametrize("example", [e for e in CELLS if not e.make(D, 5).side_sizes], ids=str)
+@pytest.mark.parametrize("example", CELLS, ids=str)
 @pytest.mark.usefixtures("strict")
 def test_every_cell_streams(example: CellExample) -> None:
-    layer = Recurrent(example.make(D, 5), batch_first=True)
+    cell = example.make(D, 5)
+    layer = Recurrent(cell.eval() if isinstance(cell, Regulariser) else cell, batch_first=True)
+    if cell.side_sizes:
+        pytest.skip("what is read beside x is not known step by step")
     x = torch.randn(T, 1, D)
     with torch.no_grad():
         y, _ = layer(x.transpose(0, 1))

@@ -9,7 +9,7 @@ from recurra.cell.arguments import (
     check_states,
     check_tensor,
 )
-from recurra.cell.base import Cell, call_sides, check_made, initial_states, one_step, output_width
+from recurra.cell.base import Cell, call_sides, call_with, check_made, initial_states, one_step, output_width
 from recurra.cell.resets import reset_side, resetting
 from recurra.cell.steps import split
 from recurra.cell.variables import FOREIGN, Showing, recordable
@@ -21,6 +21,7 @@ __all__ = [
     "Showing",
     "Wrapper",
     "call_sides",
+    "call_with",
     "check_dtypes",
     "check_input",
     "check_lengths",

@@ -12,6 +12,7 @@ from recurra.cell.steps import split, state_names, state_sizes
 from recurra.errors import CellError
 
 _NO_SIDES: Mapping[str, int] = MappingProxyType({})
+_NO_WEIGHTS: Mapping[str, Tensor] = MappingProxyType({})
 
 
 class Cell(torch.nn.Module):
@@ -78,6 +79,10 @@ class Cell(torch.nn.Module):
         """
         return ()
 
+    def call_weights(self) -> Mapping[str, Tensor]:
+        """Tensors by name that stand in for parameters of the cell in one call; only wrappers of a cell have any."""
+        return _NO_WEIGHTS
+
     def forward(self, x: Tensor, *rows: Tensor) -> Any:
         """One step: what `step(x, *states)` returns, or `step(x, *sides, *states)` where the cell has sides."""
         return self.step(x, *rows)
@@ -122,6 +127,23 @@ def call_sides(cell: Cell, x: Tensor) -> tuple[Tensor, ...]:
     if not cell.side_sizes:
         return ()
     return check_sides(cell.full_name, cell.side_sizes, cell.sides(x), x, origin="sides(x)")
+
+
+class _Calling(torch.nn.Module):
+    """A function called while other weights stand in for a cell's own."""
+
+    def __init__(self, cell: Cell) -> None:
+        super().__init__()
+        self.cell = cell
+
+    def forward(self, function: Any) -> Any:
+        return function()
+
+
+def call_with(cell: Cell, weights: Mapping[str, Tensor], function: Any) -> Any:
+    """`function()` with the weights in the places of the cell's own."""
+    named = {f"cell.{name}": w for name, w in weights.items()}
+    return torch.func.functional_call(_Calling(cell), named, (function,))
 
 
 def output_width(cell: Cell) -> int:

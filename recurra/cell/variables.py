@@ -19,8 +19,12 @@ from recurra.cell.steps import split
 from recurra.cell.wrapper import Wrapper
 from recurra.errors import InputError
 
+_HERE = os.path.dirname(__file__)
 # frames of these are not the step's
-FOREIGN = (os.path.dirname(torch.__file__) + os.sep, os.path.dirname(__file__) + os.sep, "<")
+FOREIGN = (
+    *(d + os.sep for d in (os.path.dirname(torch.__file__), _HERE, os.path.join(os.path.dirname(_HERE), "regularise"))),
+    "<",
+)
 _PRIMES = (3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71, 73, 79, 83, 89, 97)
 States = tuple[Tensor, ...]
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from recurra.cell.base import Cell, check_made, one_step
+from recurra.cell.base import Cell, call_sides, call_with, check_made, one_step
 from recurra.errors import InputError
 
 States = tuple[Tensor, ...]
@@ -63,6 +63,13 @@ class Wrapper(Cell, named_by_step=False):
         y, nexts = self.around(inner, x, rows[:mine], rows[first:])
         return nexts if y is nexts[0] else (y, *nexts)
 
+    def forward(self, x: Tensor, *rows: Tensor) -> Any:
+        """One step: cell(x, *states), a call of its own, or cell(x, *sides, *states)."""
+        if len(rows) != len(self.state_sizes):
+            return self.step(x, *rows)
+        sides = call_sides(self, x.unsqueeze(0))
+        return call_with(self, self.call_weights(), lambda: self.step(x, *(s[0] for s in sides), *rows))
+
     def initial(self, batch: int) -> Tensor | States:
         """The inner cell's."""
         return self.inner.initial(batch)
@@ -87,6 +94,10 @@ class Wrapper(Cell, named_by_step=False):
     def sides(self, x: Tensor) -> tuple[Tensor, ...]:
         """The wrapper's own sides, then the inner cell's."""
         return (*self.own_sides(x), *self.inner.sides(x))
+
+    def call_weights(self) -> Mapping[str, Tensor]:
+        """The inner cell's."""
+        return {f"inner.{name}": w for name, w in self.inner.call_weights().items()}
 
     def extra_repr(self) -> str:
         return ""

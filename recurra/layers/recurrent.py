@@ -96,7 +96,9 @@ class Recurrent(Layer):
         if resets is not None:
             resets = packed_resets(resets, x, self.batch_first)
         seen = wanted(self)
-        data, last = unroll_packed(cell, x.data, x.batch_sizes, states, reverse, resets=resets, record=seen)
+        data, last = unroll_packed(
+            cell, x.data, x.batch_sizes, states, reverse, resets=resets, record=seen, order=x.sorted_indices
+        )
         hand_out(self, seen, lambda rows: x._replace(data=rows))
         if x.unsorted_indices is not None:
             last = tuple(s.index_select(0, x.unsorted_indices) for s in last)

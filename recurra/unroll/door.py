@@ -21,6 +21,7 @@ from recurra.cell import (
     Cell,
     Showing,
     call_sides,
+    call_with,
     check_dtypes,
     check_input,
     check_lengths,
@@ -108,7 +109,8 @@ def unroll(
     """Runs `cell` over x (T, B, D): outputs (T, B, m) and last states, as `scan` defines them, as fast as may be.
 
     weights: tensors by name that stand in for the cell's parameters and buffers, as in `torch.func.functional_call`.
-    sides: what the step of a wrapper reads beside x, (T, B, width) each; None: `cell.sides(x)`.
+    sides: what the step of a wrapper reads beside x, (T, B, width) each; None: `cell.sides(x)`, and
+        `cell.call_weights()` stand in for weights of the cell.
     resets: (T, B) truth values: a new sequence begins at this step, and the states before it are the initial ones.
     record: asks for variables of the step, and is given their rows.
     Raises what `scan` raises; StrictError for a fall-back in strict mode.
@@ -121,6 +123,8 @@ def unroll(
         if _here.visits is not None:
             _here.visits.append(Visit(cell, None, "scan", _RECORDING, "", x.shape[0], x.shape[1], weights))
         return _scan(cell, x, states, lengths, reverse, weights, sides, record)
+    if sides is None:
+        weights = _drawn(cell, weights)
     compiled, tensors = find(cell, weights) if record is None else find(cell, weights, record.names)
     if x.__class__ not in _TENSORS:
         check_tensor(compiled.name, x)
@@ -162,25 +166,26 @@ def unroll_packed(
     sides: States | None = None,
     resets: Tensor | None = None,
     record: Recording | None = None,
+    order: Tensor | None = None,
 ) -> tuple[Tensor, States]:
     """The same over PackedSequence's layout: data (N, D) step after step; sequences and states by falling length.
 
-    sides: (N, width) each. resets: (T, B), by falling length too.
+    sides: (N, width) each. resets: (T, B), by falling length too. order: PackedSequence.sorted_indices, so that a
+    sequence has the sides of its own place.
     """
+    if sides is None:
+        weights = _drawn(cell, weights)
+        sides = _packed_sides(cell, data, batch_sizes, weights, order)
     if resets is not None:
         reaches = _within(batch_sizes)
         side = reset_side(check_resets(resets, len(reaches), reaches.shape[1], reaches.sum(0)), data, reverse)
-        beside = _packed_sides(cell, data, batch_sizes, weights) if sides is None else sides
-        sides = (side[reaches.to(data.device)], *beside)
+        sides = (side[reaches.to(data.device)], *sides)
         cell, weights = resetting(cell), _inside(weights)
     if is_recording():
         return _packed_scan(None, cell, data, batch_sizes, states, reverse, weights, sides, record, "")
     compiled, tensors = find(cell, weights) if record is None else find(cell, weights, record.names)
     check_input(compiled.name, data, compiled.input_size, "rows")
-    if sides is not None:
-        sides = check_sides(compiled.name, compiled.side_sizes, sides, data)
-    else:
-        sides = _packed_sides(cell, data, batch_sizes, weights)
+    sides = check_sides(compiled.name, compiled.side_sizes, sides, data)
     reason = compiled.reason or _unfit(compiled, data, sides, states)
     if reason:
         return _packed_scan(compiled, cell, data, batch_sizes, states, reverse, weights, sides, record, reason)
@@ -213,6 +218,8 @@ def _with_resets(
     if lengths is not None:
         lengths = check_lengths(lengths, T, B)
     side = reset_side(check_resets(resets, T, B, lengths), x, reverse)
+    if sides is None:
+        weights = _drawn(cell, weights)
     beside = _sides(cell, x, weights, sides)
     return unroll(resetting(cell), x, states, lengths, reverse, _inside(weights), (side, *beside), record=record)
 
@@ -220,6 +227,14 @@ def _with_resets(
 def _inside(weights: Weights | None) -> Weights | None:
     """Weights by the names that a wrapper's inner cell has there."""
     return None if weights is None else {f"inner.{name}": w for name, w in weights.items()}
+
+
+def _drawn(cell: Cell, weights: Weights | None) -> Weights | None:
+    """The weights of a call: with those that a wrapper draws for it in the place of the cell's own."""
+    if type(cell).call_weights is Cell.call_weights:
+        return weights
+    drawn = cell.call_weights() if weights is None else call_with(cell, weights, cell.call_weights)
+    return {**(weights or {}), **drawn} if drawn else weights
 
 
 def _sides(cell: Cell, x: Tensor, weights: Weights | None, sides: States | None) -> States:
@@ -232,13 +247,16 @@ def _sides(cell: Cell, x: Tensor, weights: Weights | None, sides: States | None)
     return made
 
 
-def _packed_sides(cell: Cell, data: Tensor, batch_sizes: Tensor, weights: Weights | None) -> States:
+def _packed_sides(
+    cell: Cell, data: Tensor, batch_sizes: Tensor, weights: Weights | None, order: Tensor | None
+) -> States:
     """Those that it makes itself for packed rows: those of a padded x without memory, for its numbers are not read."""
     if not cell.side_sizes:
         return ()
     mask = _within(batch_sizes).to(data.device)
     padded = data.new_zeros(()).expand(*mask.shape, data.shape[1])
-    return tuple(s[mask] for s in _sides(cell, padded, weights, None))
+    sides = _sides(cell, padded, weights, None)
+    return tuple((s if order is None else s.index_select(1, order))[mask] for s in sides)
 
 
 def _within(batch_sizes: Tensor) -> Tensor:
@@ -313,23 +331,6 @@ def _initial(cell: Cell, x: Tensor, batch: int, weights: Weights | None) -> Stat
         return initial_states(cell, x, batch)
     states: States = call_with(cell, weights, lambda: initial_states(cell, x, batch))
     return states
-
-
-class _Calling(torch.nn.Module):
-    """A function called while other weights stand in for a cell's own."""
-
-    def __init__(self, cell: Cell) -> None:
-        super().__init__()
-        self.cell = cell
-
-    def forward(self, function: Any) -> Any:
-        return function()
-
-
-def call_with(cell: Cell, weights: Weights, function: Any) -> Any:
-    """`function()` with the weights in the places of the cell's own."""
-    named = {f"cell.{name}": w for name, w in weights.items()}
-    return torch.func.functional_call(_Calling(cell), named, (function,))
 
 
 def _scan(

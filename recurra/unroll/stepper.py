@@ -5,10 +5,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from recurra.cell import Cell, initial_states
+from recurra.cell import Cell, call_with, initial_states
 from recurra.errors import InputError
 from recurra.unroll.compiled import Weights, find
-from recurra.unroll.door import call_with, refuse_in_strict, unroll
+from recurra.unroll.door import refuse_in_strict, unroll
 
 
 class Stepper:
@@ -31,6 +31,11 @@ class Stepper:
             raise InputError(
                 f"{self.compiled.name} reads {', '.join(self.compiled.side_sizes)} beside x at every step, and a "
                 "session has x alone. Call layer.eval() first, or make the session of the layer without the wrapper."
+            )
+        if self.cell.call_weights():
+            raise InputError(
+                f"{self.compiled.name} draws weights for every call, and a session is one call without end. "
+                "Call layer.eval() first, or make the session of the layer without the wrapper."
             )
         names = self.compiled.names
         self.weights = {name: t.detach().clone() for name, t in zip(names, tensors, strict=True)}

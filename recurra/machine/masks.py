@@ -1,0 +1,78 @@
+"""Random masks as pure functions: of a key, of the stream a mask is for, of a row (t, b) and of a unit of the row.
+
+Every number is one of SplitMix64 (Steele, Lea and Flood 2014, OOPSLA, doi 10.1145/2660193.2660195): a key seeds the
+streams, a stream its steps t, a step its sequences b, and that generator gives the numbers of a row, two units of 32
+bits each. Nothing is remembered, so a pass that is run again sees the same masks, and so does one whose rows come
+padded, packed or in pieces. `native/masks.h` fills rows with the same bits, fast.
+"""
+
+import torch
+from torch import Tensor
+
+from recurra.machine.program import library
+
+_GAMMA = 0x9E3779B97F4A7C15 - 2**64  # as signed numbers: PyTorch's whole numbers of 64 bits wrap around
+_FIRST = 0xBF58476D1CE4E5B9 - 2**64
+_SECOND = 0x94D049BB133111EB - 2**64
+_WORD = 2**32
+_FLOATS = (torch.float32, torch.float64)
+
+
+def new_key() -> Tensor:
+    """A key (), drawn from PyTorch's default generator."""
+    return torch.randint(-(2**63), 2**63 - 1, ())
+
+
+def number(seed: Tensor, index: Tensor) -> Tensor:
+    """Number `index` (from 0) of the generator with that seed, 64 bits as int64. The arguments are broadcast."""
+    z = seed + (index + 1) * _GAMMA
+    z = (z ^ _shifted(z, 30)) * _FIRST
+    z = (z ^ _shifted(z, 27)) * _SECOND
+    return z ^ _shifted(z, 31)
+
+
+def _shifted(z: Tensor, bits: int) -> Tensor:
+    """z >> bits, zeros coming in from the left."""
+    shifted: Tensor = (z >> bits) & (2 ** (64 - bits) - 1)
+    return shifted
+
+
+def row_seeds(key: Tensor, stream: int, t: Tensor, b: Tensor) -> Tensor:
+    """The seeds of rows (t, b), whole numbers that are broadcast: what `masks` makes rows of."""
+    return number(number(number(key.to(t.device), torch.full_like(key, stream, device=t.device)), t), b)
+
+
+def masks(seeds: Tensor, width: int, rate: float, dropped: float, kept: float, dtype: torch.dtype) -> Tensor:
+    """(*seeds.shape, width), each unit `dropped` with the probability `rate`, else `kept`."""
+    if library is None or seeds.device.type != "cpu" or dtype not in _FLOATS or type(seeds) is not Tensor or _watched():
+        return in_pytorch(seeds, width, rate, dropped, kept, dtype)
+    seeds = seeds.contiguous()
+    to = torch.empty(*seeds.shape, width, dtype=dtype)
+    if to.numel():
+        library.masks(
+            dtype is torch.float64, seeds.data_ptr(), seeds.numel(), width, _threshold(rate), dropped, kept,
+            to.data_ptr(),
+        )  # fmt: skip
+    return to
+
+
+def _threshold(rate: float) -> int:
+    return round(rate * _WORD)
+
+
+def _watched() -> bool:
+    """Whether somebody looks at PyTorch's operations: a compiler, a recorder, a function transform."""
+    return (
+        torch.compiler.is_compiling()
+        or torch._C._get_tracing_state() is not None
+        or torch._C._are_functorch_transforms_active()
+        or bool(torch._C._len_torch_dispatch_stack())
+    )
+
+
+def in_pytorch(seeds: Tensor, width: int, rate: float, dropped: float, kept: float, dtype: torch.dtype) -> Tensor:
+    """The same in PyTorch, on any device: the meaning of the native function."""
+    pairs = number(seeds[..., None], torch.arange((width + 1) // 2, device=seeds.device))
+    words = torch.stack([pairs & (_WORD - 1), _shifted(pairs, 32)], -1).flatten(-2)[..., :width]
+    yes, no = (torch.tensor(v, dtype=dtype, device=seeds.device) for v in (dropped, kept))
+    return torch.where(words < _threshold(rate), yes, no)

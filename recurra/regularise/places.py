@@ -1,0 +1,121 @@
+"""Values inside a step, found by the name of a variable and changed where they are computed.
+
+A step is ordinary PyTorch: a mode of `torch.overrides` sees each operation that it calls, in order. A value is known by
+the number of the operation that gives it, so that no step has to be written for this, and every executor, the plain
+loop among them, sees the same operations.
+"""
+
+import copy
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+import recurra.cell as cell_package
+from recurra.cell import Cell, initial_states, one_step
+
+# frames of these folders hold no variables of a cell's step
+_OTHERS = tuple(os.path.dirname(str(f)) + os.sep for f in (torch.__file__, cell_package.__file__, __file__))
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Result `part` (-1: the only one) of the operation number `count`, a `function` that gives rows (B, width)."""
+
+    count: int
+    part: int
+    function: str
+    width: int
+
+
+class _Counting(TorchFunctionMode):
+    """Numbers the operations that give tensors, and hands each result to `result`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.before(sys._getframe(1))
+        out = func(*args, **(kwargs or {}))
+        parts = [*enumerate(out)] if isinstance(out, (tuple, list)) else [(-1, out)]
+        parts = [(part, t) for part, t in parts if isinstance(t, Tensor)]
+        if not parts:  # a shape, a dtype
+            return out
+        self.count += 1
+        found = {part: self.result(Place(self.count, part, func.__name__, _width(t)), t, args) for part, t in parts}
+        return found[-1] if -1 in found else type(out)([found.get(k, o) for k, o in enumerate(out)])
+
+    def before(self, frame: FrameType | None) -> None:
+        """Called ahead of each operation, with the frame that calls it."""
+
+    def result(self, place: Place, t: Tensor, args: Any) -> Tensor:
+        """What the step is to see for the result t."""
+        raise NotImplementedError
+
+
+def _width(t: Tensor) -> int:
+    return t.shape[-1] if t.dim() else 1
+
+
+class _Finding(_Counting):
+    """Remembers which variable held which result when it was last looked at."""
+
+    def __init__(self, rows: int) -> None:
+        super().__init__()
+        self.rows = rows
+        self.named: dict[str, Place] = {}
+        self._places: dict[int, Place] = {}
+        self._alive: list[Tensor] = []  # ids stay meaningful while the tensors live
+
+    def before(self, frame: FrameType | None) -> None:
+        while frame is not None and frame.f_code is not variables.__code__:
+            if not frame.f_code.co_filename.startswith(_OTHERS):
+                self.named |= {k: p for k, t in frame.f_locals.items() if (p := self.place(t)) is not None}
+            frame = frame.f_back
+
+    def place(self, t: object) -> Place | None:
+        """Where a tensor was computed, if it is rows that an operation gave."""
+        return self._places.get(id(t))
+
+    def result(self, place: Place, t: Tensor, args: Any) -> Tensor:
+        if t.dim() == 2 and t.shape[0] == self.rows:
+            self._places[id(t)] = place
+        self._alive.append(t)
+        return t
+
+
+def variables(cell: Cell) -> dict[str, Place]:
+    """Where the variables of a step are computed that hold rows when it ends: next states, and what went into them."""
+    trial = copy.deepcopy(cell).train()  # the step may write buffers
+    like = next((p for p in trial.parameters() if p.is_floating_point()), torch.empty(0))
+    taken = {cell.input_size, *cell.state_sizes.values(), *(n for p in trial.parameters() for n in p.shape)}
+    rows = next(n for n in range(2, len(taken) + 3) if n not in taken)
+    with torch.no_grad(), torch.random.fork_rng([like.device] if like.is_cuda else []):
+        x = like.new_ones(rows, cell.input_size)
+        sides = tuple(x.new_ones(rows, n) for n in trial.side_sizes.values())
+        states = initial_states(trial, x, rows)
+        with _Finding(rows) as finding:
+            _, nexts = one_step(trial, x, states, sides)
+    returned = {k: p for k, t in zip(cell.state_names, nexts, strict=True) if (p := finding.place(t)) is not None}
+    return {**finding.named, **returned}
+
+
+class Masking(_Counting):
+    """Multiplies values by masks where they are computed. `left`: the places that did not come up."""
+
+    def __init__(self, masks: Mapping[Place, Tensor]) -> None:
+        super().__init__()
+        self.left = dict(masks)
+
+    def result(self, place: Place, t: Tensor, args: Any) -> Tensor:
+        mask = self.left.pop(place, None)
+        if mask is None:
+            return t
+        return t.mul_(mask) if any(t is a for a in args) else t * mask  # a variable that changes in place is not reread

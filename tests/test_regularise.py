@@ -1,0 +1,442 @@
+"""Regularisers: their equations, with masks as drawn; masks that know their place; eval; composition; messages.
+
+What holds for every cell holds for them by the lines of examples.py. Here masks are drawn, and differ.
+"""
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from test_exactness import random_lengths, weights_of
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.checkpoint import checkpoint
+
+import recurra
+from examples import CELLS, Learned, Peephole
+from recurra import Cell, InputError, RecurrentDropout, VariationalDropout, WeightDrop, Zoneout, cells, scan, unroll
+from recurra.cell import Wrapper, call_with
+from recurra.machine import masks
+from recurra.regularise.base import Regulariser
+from recurra.training.observer import Observer
+from recurra.unroll import visits
+
+T, B, D, H = 7, 4, 3, 5
+Maker = Callable[[], Cell]
+
+MAKERS: dict[str, Maker] = {
+    "zoneout": lambda: Zoneout(cells.LSTM(D, H), h=0.3, c=0.5),
+    "variational": lambda: VariationalDropout(Peephole(D, H), x=0.3, h=0.4),
+    "recurrent": lambda: RecurrentDropout(cells.GRU(D, H), n=0.5),
+    "weights": lambda: WeightDrop(Peephole(D, H), **{"wh.weight": 0.5, "peep": 0.2}),
+    "one in the other": lambda: Zoneout(VariationalDropout(RecurrentDropout(cells.LSTM(D, H), g=0.4), h=0.2), c=0.3),
+    "in another order": lambda: RecurrentDropout(WeightDrop(Zoneout(cells.LSTM(D, H), h=0.3), weight_hh=0.3), g=0.4),
+    "twice": lambda: Zoneout(WeightDrop(Zoneout(WeightDrop(Learned(D, H), u=0.3), h=0.2), u=0.5), h=0.4),
+    "recurrent twice": lambda: RecurrentDropout(RecurrentDropout(cells.LSTM(D, H), g=0.4), i=0.4),
+}
+over_all = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+WITH_SIDES = {name: make for name, make in MAKERS.items() if name != "weights"}
+over_sides = pytest.mark.parametrize("make", WITH_SIDES.values(), ids=WITH_SIDES)
+strictly = pytest.mark.usefixtures("strict")
+
+
+def seeded(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    torch.manual_seed(3)
+    return call(*args, **kwargs)
+
+
+def made(make: Maker, dtype: torch.dtype = torch.double) -> tuple[Cell, Tensor]:
+    return make().to(dtype), torch.randn(T, B, D, dtype=dtype)
+
+
+def same(a: object, b: object) -> None:
+    torch.testing.assert_close(a, b, atol=1e-10, rtol=1e-10)
+
+
+def equal(a: tuple[Tensor, tuple[Tensor, ...]], b: tuple[Tensor, tuple[Tensor, ...]]) -> bool:
+    return all(torch.equal(s, t) for s, t in zip((a[0], *a[1]), (b[0], *b[1]), strict=True))
+
+
+# ---- laws with masks that are drawn
+
+
+@over_all
+@pytest.mark.parametrize("lengths", [False, True])
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("training", [True, False])
+@strictly
+def test_results_and_gradients_are_those_of_scan(make: Maker, lengths: bool, reverse: bool, training: bool) -> None:
+    cell, x = made(make)
+    cell.train(training)
+    x.requires_grad_()
+    long = random_lengths(T, B) if lengths else None
+    found = []
+    for run in (unroll, scan):
+        y, last = seeded(run, cell, x, None, long, reverse)
+        loss = sum((t * weights_of(t)).sum() for t in (y, *last))
+        found.append([y, *last, *torch.autograd.grad(loss, [x, *cell.parameters()])])
+    same(*found)
+
+
+@over_all
+@pytest.mark.parametrize("packed", [False, True])
+@strictly
+def test_resets_leave_the_masks_as_they_are(make: Maker, packed: bool) -> None:
+    cell, x = made(make)
+    resets = torch.rand(T, B) < 0.3
+    wanted, _ = seeded(scan, cell, x, resets=resets)
+    layer = recurra.Recurrent(cell)
+    if packed:
+        y, _ = seeded(layer, pack_padded_sequence(x, torch.full((B,), T)), resets=resets)
+        y = pad_packed_sequence(y)[0]
+    else:
+        y, _ = seeded(layer, x, resets=resets)
+    same(y, wanted)
+    assert not torch.allclose(y, seeded(scan, cell, x)[0])
+
+
+@over_all
+@strictly
+def test_every_call_draws_anew_from_pytorchs_generator(make: Maker) -> None:
+    cell, x = made(make)
+    first, second = seeded(unroll, cell, x), unroll(cell, x)
+    assert not equal(first, second)
+    assert equal(first, seeded(unroll, cell, x))
+    cell.eval()
+    state = torch.get_rng_state()
+    unroll(cell, x)
+    assert torch.equal(state, torch.get_rng_state())
+
+
+@over_all
+@strictly
+def test_threads_padding_and_packing_change_nothing(make: Maker) -> None:
+    cell, x = made(make, torch.float32)
+    layer, lengths = recurra.Recurrent(cell), torch.tensor([3, T, 1, 5])
+    whole, state = seeded(layer, x, lengths=lengths)
+    torch.set_num_threads(1)
+    assert torch.equal(whole, seeded(layer, x, lengths=lengths)[0])
+    padded = torch.cat([x, torch.full((2, B, D), 9.0)])
+    assert torch.equal(whole, seeded(layer, padded, lengths=lengths)[0][:T])
+    packed = pack_padded_sequence(x, lengths, enforce_sorted=False)
+    y, last = seeded(layer, packed)
+    assert torch.equal(whole, pad_packed_sequence(y)[0])
+    for a, b in zip(*(s if isinstance(s, tuple) else (s,) for s in (state, last)), strict=True):
+        assert torch.equal(a, b)
+
+
+@over_all
+def test_the_plain_loop_pads_packs_and_draws_alike(make: Maker) -> None:
+    cell, x = made(make)
+    layer, lengths = recurra.Recurrent(cell), torch.tensor([3, T, 1, 5])
+    packed = pack_padded_sequence(x, lengths, enforce_sorted=False)
+    native, _ = seeded(layer, packed)
+    with FunctionRecorder(), visits() as seen:  # an operation recorded by others runs on the plain loop
+        plain, _ = seeded(layer, packed)
+    assert [v.executor for v in seen] == ["scan"]
+    same(native.data, plain.data)
+
+
+class FunctionRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return func(*args, **(kwargs or {}))
+
+
+@over_sides
+@strictly
+def test_sequences_may_be_cut_and_permuted_with_their_masks(make: Maker) -> None:
+    cell, x = made(make, torch.float32)
+    weights = seeded(cell.call_weights) or None
+    sides = cell.sides(x)
+    whole = unroll(cell, x, weights=weights, sides=sides)
+    first, state = unroll(cell, x[:3], weights=weights, sides=tuple(s[:3] for s in sides))
+    second, last = unroll(cell, x[3:], state, weights=weights, sides=tuple(s[3:] for s in sides))
+    assert equal(whole, (torch.cat([first, second]), last))
+    order = torch.tensor([2, 0, 3, 1])
+    y, last = unroll(cell, x[:, order], weights=weights, sides=tuple(s[:, order] for s in sides))
+    assert equal((y, last), (whole[0][:, order], tuple(s[order] for s in whole[1])))
+
+
+@pytest.mark.parametrize("make", [MAKERS[n] for n in ("zoneout", "variational", "recurrent")])
+def test_a_later_piece_of_sequences_has_the_masks_of_its_steps(make: Maker) -> None:
+    cell, x = made(make)
+    assert isinstance(cell, Regulariser)
+    key = masks.new_key()
+    for whole, piece in zip(cell.masks(key, x), cell.masks(key, x[3:], first=3), strict=True):
+        assert torch.equal(whole[3:], piece)
+
+
+@over_all
+@strictly
+def test_a_recomputed_pass_sees_the_same_masks(make: Maker) -> None:
+    cell, x = made(make)
+    x.requires_grad_()
+    found = []
+    for run in (unroll, lambda *a: checkpoint(unroll, *a, use_reentrant=False)):
+        y, _ = seeded(run, cell, x)
+        found.append([y, *torch.autograd.grad(y.square().sum(), [x, *cell.parameters()])])
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+@over_all
+def test_without_the_native_library_the_masks_are_the_same(make: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
+    cell, x = made(make)
+    native = seeded(unroll, cell, x)
+    monkeypatch.setattr(masks, "library", None)
+    assert equal(native, seeded(unroll, cell, x))
+
+
+@over_all
+def test_vmap_draws_once_or_for_each(make: Maker) -> None:
+    cell, x = made(make)
+    many = torch.stack([x, x])
+    for randomness in ("same", "different"):
+        y = seeded(torch.func.vmap(lambda v: unroll(cell, v)[0], randomness=randomness), many)
+        assert torch.allclose(y[0], y[1]) == (randomness == "same")
+    one = seeded(unroll, cell, x)[0]
+    same(seeded(torch.func.vmap(lambda v: unroll(cell, v)[0], randomness="same"), many)[0], one)
+    with pytest.raises(RuntimeError, match="randomness"):
+        torch.func.vmap(lambda v: unroll(cell, v)[0])(many)
+
+
+# ---- equations
+
+
+def rows_differ(m: Tensor, axis: int) -> bool:
+    return not torch.equal(m, m.roll(1, axis))
+
+
+def test_zoneout_keeps_single_units_of_the_state() -> None:
+    cell, x = made(MAKERS["zoneout"])
+    sides = cell.sides(x)
+    zoned = dict(zip(cell.side_sizes, sides, strict=True))
+    assert all(rows_differ(m, axis) for m in sides for axis in (0, 1, 2))
+    h = c = torch.zeros(B, H, dtype=torch.double)
+    for t in range(T):
+        new_h, new_c = cell.inner.step(x[t], h, c)
+        keep_h, keep_c = zoned["zoneout_h"][t].bool(), zoned["zoneout_c"][t].bool()
+        h, c = torch.where(keep_h, h, new_h), torch.where(keep_c, c, new_c)
+    y, last = unroll(cell, x, sides=sides)
+    same((y[-1], *last), (h, h, c))
+
+
+def test_zoneout_in_eval_is_the_expectation() -> None:
+    cell, x = made(MAKERS["zoneout"])
+    h = c = torch.zeros(B, H, dtype=torch.double)
+    for t in range(T):
+        new_h, new_c = cell.inner.step(x[t], h, c)
+        h, c = 0.3 * h + 0.7 * new_h, 0.5 * c + 0.5 * new_c
+    same(unroll(cell.eval(), x)[1], (h, c))
+
+
+def test_an_output_that_is_no_state_is_not_zoned_out() -> None:
+    cell, x = made(lambda: Zoneout(Learned(D, H), h=0.9))
+    sides = tuple(torch.ones_like(s) for s in cell.sides(x))  # all units, at every step
+    y, (h,) = unroll(cell, x, sides=sides)
+    assert torch.equal(h, cell.initial(B))
+    same(y[0], cell.inner.step(x[0], h)[0])
+
+
+def test_variational_masks_are_those_of_the_sequence_and_scale() -> None:
+    cell, x = made(MAKERS["variational"])
+    m_x, m_h = cell.sides(x)
+    for m, rate in ((m_x, 0.3), (m_h, 0.4)):
+        assert torch.equal(m, m[:1].expand_as(m)) and rows_differ(m, 1)
+        assert set(m.unique().tolist()) == {0.0, 1 / (1 - rate)}
+    h = c = torch.zeros(B, H, dtype=torch.double)
+    for t in range(T):
+        h, c = cell.inner.step(x[t] * m_x[0], h * m_h[0], c)
+    same(unroll(cell, x, sides=(m_x, m_h))[1], (h, c))
+
+
+def test_recurrent_dropout_is_that_of_the_candidate() -> None:
+    cell, x = made(lambda: RecurrentDropout(cells.LSTM(D, H), g=0.25))
+    (m,) = cell.sides(x)
+    assert all(rows_differ(m, axis) for axis in (0, 1, 2))
+    w, u, b = cell.inner.weight_ih, cell.inner.weight_hh, cell.inner.bias_ih + cell.inner.bias_hh
+    h = c = torch.zeros(B, H, dtype=torch.double)
+    for t in range(T):
+        i, f, g, o = (x[t] @ w.t() + h @ u.t() + b).chunk(4, -1)
+        c = f.sigmoid() * c + i.sigmoid() * (g.tanh() * m[t])
+        h = o.sigmoid() * c.tanh()
+    same(unroll(cell, x, sides=(m,))[1], (h, c))
+
+
+@strictly
+def test_what_is_recorded_is_what_was_masked() -> None:
+    layer = recurra.Recurrent(Zoneout(RecurrentDropout(cells.LSTM(D, H), g=0.25), h=0.2))
+    with layer.record("g", "h") as record:
+        y, _ = layer(torch.randn(T, B, D))
+    assert torch.equal(record["h"], y)
+    assert 0.05 < (record["g"] == 0).double().mean() < 0.6
+    with (
+        pytest.raises(InputError, match=r"masks.* It has x, h, c, gates, i, f, g, o, output\."),
+        layer.record("masks"),
+    ):
+        layer(torch.randn(T, B, D))
+
+
+def test_recurrent_dropout_of_a_value_that_changes_in_place() -> None:
+    class InPlace(Cell):
+        def step(self, x: Tensor, h: Tensor) -> Tensor:
+            a = x + h
+            a.tanh_()
+            return a * 2
+
+    cell, x = RecurrentDropout(InPlace(D, D), a=0.5), torch.randn(T, B, D)
+    (m,) = cell.sides(x)
+    for run in (unroll, scan):
+        torch.testing.assert_close(run(cell, x[:1], sides=(m[:1],))[0][0], 2 * m[0] * x[0].tanh())
+
+
+def test_weight_drop_is_of_single_weights_once_a_call() -> None:
+    cell, x = made(MAKERS["weights"])
+    drawn = seeded(cell.call_weights)
+    assert set(drawn) == {"inner.wh.weight", "inner.peep"}
+    for name, rate in (("wh.weight", 0.5), ("peep", 0.2)):
+        whole = cell.inner.get_parameter(name)
+        kept = drawn[f"inner.{name}"] != 0
+        assert 0 < kept.double().mean() < 1
+        same(drawn[f"inner.{name}"], kept * whole / (1 - rate))
+    weights = {name.removeprefix("inner."): w for name, w in drawn.items()}
+    assert equal(seeded(unroll, cell, x), unroll(cell.inner, x, weights=weights))
+    assert equal(seeded(scan, cell, x), scan_with(cell.inner, x, weights))
+
+
+def scan_with(cell: Cell, x: Tensor, weights: dict[str, Tensor]) -> tuple[Tensor, tuple[Tensor, ...]]:
+    found: tuple[Tensor, tuple[Tensor, ...]] = call_with(cell, weights, lambda: scan(cell, x))
+    return found
+
+
+@pytest.mark.parametrize("name", ["variational", "recurrent", "weights"])
+@strictly
+def test_in_eval_and_at_rate_zero_it_is_the_inner_cell(name: str) -> None:
+    cell, x = made(MAKERS[name], torch.float32)
+    plain = unroll(cell.inner, x)
+    assert not equal(unroll(cell, x), plain)
+    assert equal(unroll(cell.eval(), x), plain)
+    cell.train().rates = dict.fromkeys(cell.rates, 0.0)
+    assert equal(unroll(cell, x), plain) and not cell.side_sizes
+
+
+def test_every_regulariser_is_among_the_examples() -> None:
+    found = set()
+    for example in CELLS:
+        cell = example.make(3, 4)
+        while isinstance(cell, Wrapper):
+            found |= set(type(cell).__mro__)
+            cell = cell.inner
+    assert {Zoneout, VariationalDropout, RecurrentDropout, WeightDrop} <= found
+
+
+# ---- training
+
+
+def test_training_interrupted_and_resumed_has_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def layers(sizes: Any, width: int, dropout: float, device: Any = None) -> nn.Module:
+        inner = VariationalDropout(cells.LSTM(width, sizes.hidden, device=device), x=0.2, h=0.2)
+        return recurra.Recurrent(WeightDrop(Zoneout(inner, h=0.1, c=0.1), weight_hh=0.3))
+
+    class Stopping(Observer):
+        def on_step(self, run: Any, step: Any) -> None:
+            if run.step == 5:
+                signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr("recurra.tasks.language.recurrent", layers)
+    (tmp_path / "text.txt").write_text("the cat sat on the mat, and the dog sat on the log.\n" * 60)
+    settings = {"hidden": 6, "embedding": 4, "batch": 4, "window": 8, "steps": 9, "eval_interval": 9, "seed": 1}
+    whole = recurra.train(tmp_path / "text.txt", out=tmp_path / "whole", **settings)
+    with pytest.raises(KeyboardInterrupt):
+        recurra.train(tmp_path / "text.txt", out=tmp_path / "cut", observer=Stopping(), **settings)
+    recurra.resume(tmp_path / "cut")
+    assert whole.steps == 9
+    name = "last/model.safetensors"
+    assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+# ---- messages
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda: Zoneout(cells.LSTM(3, 4), k=0.1),
+            "Zoneout got k=0.1, but LSTM has no state k. It has h, c.",
+        ),
+        (
+            lambda: VariationalDropout(Zoneout(cells.GRU(3, 4), h=0.1), c=0.1),
+            "VariationalDropout got c=0.1, but GRU has no argument c. It has x, h.",
+        ),
+        (
+            lambda: RecurrentDropout(cells.LSTM(3, 4), q=0.1),
+            "RecurrentDropout got q=0.1, but LSTM has no variable q. It has gates, i, f, g, o, c, h.",
+        ),
+        (
+            lambda: WeightDrop(cells.GRU(3, 4), w=0.1),
+            "WeightDrop got w=0.1, but GRU has no parameter w. It has weight_ih, weight_hh, bias_ih, bias_hh.",
+        ),
+        (
+            lambda: Zoneout(cells.LSTM(3, 4), h=1.0),
+            "Zoneout got h=1.0. A rate is a number of at least 0 and less than 1.",
+        ),
+        (
+            lambda: WeightDrop(cells.LSTM(3, 4), weight_hh=-0.1),
+            "WeightDrop got weight_hh=-0.1. A rate is a number of at least 0 and less than 1.",
+        ),
+        (
+            lambda: VariationalDropout(cells.LSTM(3, 4), x="0.1"),
+            "VariationalDropout got x='0.1'. A rate is a number of at least 0 and less than 1.",
+        ),
+        (
+            lambda: Zoneout(cells.LSTM(3, 4), h=float("nan")),
+            "Zoneout got h=nan. A rate is a number of at least 0 and less than 1.",
+        ),
+        (
+            lambda: Zoneout(cells.LSTM(3, 4)),
+            "Zoneout got no rate. Give one by name, as in h=0.1: LSTM has the states h, c.",
+        ),
+        (
+            lambda: RecurrentDropout(nn.Linear(3, 4), g=0.1),
+            "RecurrentDropout wraps a recurra.Cell, and Linear is none. Derive it from Cell.",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_told(make: Maker, message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        make()
+    assert str(caught.value) == message
+
+
+def test_a_step_that_runs_other_operations_than_it_did_is_told() -> None:
+    class Switching(Cell):
+        wide = False
+
+        def step(self, x: Tensor, h: Tensor) -> Tensor:
+            n = torch.tanh(x) if self.wide else x + h
+            return h + n
+
+    cell = RecurrentDropout(Switching(3, 3), n=0.1)
+    cell.inner.wide = True
+    with pytest.raises(recurra.CellError) as caught:
+        scan(cell, torch.randn(2, 2, 3))
+    assert str(caught.value) == (
+        "Switching.step does not run the operations that it ran when RecurrentDropout was put around it. "
+        "Put it around the cell after changing the cell."
+    )
+
+
+def test_a_session_of_a_layer_in_training_is_refused() -> None:
+    layer = recurra.Recurrent(MAKERS["weights"]().float())
+    with pytest.raises(InputError) as caught:
+        recurra.Session(layer).step(torch.randn(1, D))
+    assert str(caught.value) == (
+        "WeightDrop(Peephole) draws weights for every call, and a session is one call without end. "
+        "Call layer.eval() first, or make the session of the layer without the wrapper."
+    )
+    x = torch.randn(1, D)
+    assert torch.equal(recurra.Session(layer.eval()).step(x), layer(x[None])[0][0])
