@@ -60,7 +60,6 @@ class ForwardProgram:
         later |= dict.fromkeys(history)  # previous states are read as next ones, a step earlier
         scratch = [v for v in dict.fromkeys([*plan.streams, *between]) if v not in stored]
         saved = [v for v in (backward.saved if backward else ()) if v not in stored]
-        saved = [v for v in saved if v is base(v) or base(v) not in scratch]  # a view of what lasts has no array
         previous = [s for s in states if s in in_rows]
         kept = [v for v in dict.fromkeys([*saved, *history, *previous]) if v not in stored and v not in scratch]
 
