@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SOURCES := $(wildcard native/*.cpp native/*.h)
 
-.PHONY: help setup demo test check bench rivals bench-published wheel docs clean
+.PHONY: help setup demo test check bench rivals bench-published sanitize wheel docs clean
 
 help:
 	@echo "make demo   train a small language model for about a minute and let it write"
@@ -15,6 +15,7 @@ help:
 	@echo "make bench  time every case against its rival (ARGS= for its options)"
 	@echo "make rivals install JAX and onnxruntime, which the benchmark measures too where they are"
 	@echo "make bench-published  accelerate a published model: the same numbers, and the time"
+	@echo "make sanitize  the native machine's tests under ASan, UBSan and TSan, AVX-512 and AVX2"
 	@echo "make docs   run every snippet of README and docs, follow every link between them"
 	@echo "make wheel  build a wheel into dist/"
 	@echo "make clean  remove what the above made"
@@ -53,6 +54,10 @@ rivals: setup
 bench-published: setup
 	$(PIP) install --no-deps resemblyzer
 	$(BIN)/python -m benchmarks.published
+
+sanitize: setup
+	.ci/sanitize address $(BIN)/python
+	.ci/sanitize thread $(BIN)/python
 
 docs: setup
 	$(BIN)/python -m pytest tests/test_readme.py $(ARGS)

@@ -27,11 +27,11 @@ const Machine* recurra_machine_generic();
 
 namespace {
 
-// The build for the widest vectors this processor has; RECURRA_ISA=v3 asks for less. Null: none can run here.
+// The build for the widest vectors this processor has; RECURRA_ISA=avx2 asks for less. Null: none can run here.
 const Machine* choose() {
 #if defined(__x86_64__)
-  const char* wish = std::getenv("RECURRA_ISA");
-  bool narrow = wish && std::string(wish) == "v3";
+  const char* wish = std::getenv("RECURRA_ISA");  // recurra/machine/program.py refuses other values
+  bool narrow = wish && std::string(wish) == "avx2";
   __builtin_cpu_init();
   if (!narrow && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512cd"))

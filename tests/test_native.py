@@ -16,6 +16,7 @@ from test_functions import apply
 from torch import Tensor
 
 from examples import CELLS, CellExample
+from recurra import InputError
 from recurra.machine import native
 from recurra.machine.operands import NOTHING, Place
 from recurra.machine.program import library
@@ -283,7 +284,7 @@ def test_both_instruction_sets_agree(tmp_path: Path) -> None:
         "assert library.isa() == 'v3' and library.lanes(False) == 8\n"
         f"save_file(results(), {json.dumps(str(path))})\n"
     )
-    env = os.environ | {"RECURRA_ISA": "v3", "OMP_NUM_THREADS": "1"}
+    env = os.environ | {"RECURRA_ISA": "avx2", "OMP_NUM_THREADS": "1"}
     subprocess.run([sys.executable, "-c", code], env=env, check=True, timeout=120)
     narrow, wide = load_file(path), results()
     assert narrow.keys() == wide.keys()
@@ -293,3 +294,23 @@ def test_both_instruction_sets_agree(tmp_path: Path) -> None:
             1.0, float(a.nan_to_num(0, 0, 0).abs().max())
         ), name
         assert torch.equal(a.isfinite(), b.isfinite()), name
+
+
+@pytest.mark.parametrize("wish", ["avx512bw", "v3"])
+def test_an_instruction_set_that_there_is_not(monkeypatch: pytest.MonkeyPatch, wish: str) -> None:
+    monkeypatch.setenv("RECURRA_ISA", wish)
+    with pytest.raises(InputError) as error:
+        native.available()
+    assert str(error.value) == (
+        f"RECURRA_ISA is '{wish}'. Choose avx2 or avx512, or leave it unset for the widest there is here."
+    )
+
+
+@pytest.mark.skipif(library is None or library.isa() != "v4", reason="the widest build is not the one in use")
+def test_an_instruction_set_asked_for_too_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RECURRA_ISA", "avx512")
+    assert native.available() == ""
+    monkeypatch.setenv("RECURRA_ISA", "avx2")
+    assert native.available() == (
+        "RECURRA_ISA is avx2, and avx512 is loaded: the processor has no more, or it was set too late"
+    )

@@ -98,9 +98,10 @@ def test_a_new_cell_met_by_several_threads_at_once() -> None:
 
 
 @pytest.mark.parametrize("example", CELLS[::4], ids=str)
-def test_one_thread_and_two_give_the_same_training_step(example: CellExample) -> None:
-    cell = example.make(5, 40)
-    x = inputs(cell, 20, 16, 1)
+@pytest.mark.parametrize("batch", [3, 16], ids=["waiting for each other", "each its own sequences"])
+def test_one_thread_and_two_give_the_same_training_step(example: CellExample, batch: int) -> None:
+    cell = example.make(5, 64)
+    x = inputs(cell, 80, batch, 1)
     torch.set_num_threads(2)
     two = step(cell, x)
     torch.set_num_threads(1)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from recurra.errors import InputError
 from recurra.machine.operands import Memory
 from recurra.program.layout import Layout
 from recurra.program.values import Value
@@ -23,14 +24,24 @@ def _load() -> Any:
 
 
 library = _load()
+_SETS = {"v3": "avx2", "v4": "avx512"}  # the builds by the names that RECURRA_ISA gives them
 _process = os.getpid()  # as native/threads.h has it: a child that is forked later has another number
 
 
 def available() -> str:
-    """ "" where the native machine can run here, else why not."""
+    """ "" where the native machine can run here, else why not. Raises InputError when RECURRA_ISA is no set of ours."""
     if library is None:
         return "this installation has no native part (recurra._native)"
-    return "" if library.isa() else "this processor has no AVX2"
+    loaded = _SETS.get(library.isa(), library.isa())
+    if not loaded:
+        return "this processor has no AVX2"
+    wish = os.environ.get("RECURRA_ISA") or loaded
+    if wish not in (loaded, *_SETS.values()):
+        sets = " or ".join(_SETS.values())
+        raise InputError(f"RECURRA_ISA is {wish!r}. Choose {sets}, or leave it unset for the widest there is here.")
+    if wish != loaded:
+        return f"RECURRA_ISA is {wish}, and {loaded} is loaded: the processor has no more, or it was set too late"
+    return ""
 
 
 def threads() -> tuple[int, str]:
