@@ -508,3 +508,13 @@ def test_autocast_is_left_to_torch_and_said(name: str, batch_first: bool) -> Non
             assert set(told.executors) == {"torch.nn"} and "autocast is on" in str(told)
             with recurra.strict(), pytest.raises(StrictError, match="autocast is on"):
                 ours(given)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_rows_and_states_of_one_tensor(name: str) -> None:
+    """Both layers' first states are parts of one tensor: the second's backward must leave the first's graph alone."""
+    for module in pair(name, num_layers=2):
+        x, hx = numbers(1, 0, D), tree_map(Tensor.requires_grad_, states(module, 0))
+        y, _ = module(x, hx)
+        y.sum().backward()
+        assert all(s.grad.shape == s.shape for s in tree_leaves(hx))

@@ -25,14 +25,21 @@ def check_tensor(name: str, x: object) -> None:
         raise InputError(f"x is a {type(x).__name__}, but {name} takes a tensor. Pass torch.as_tensor(x).")
 
 
-def check_dtypes(name: str, dtype: torch.dtype, x: Tensor, states: Mapping[str, Tensor]) -> None:
-    """x and the states have the weights' dtype. Raises InputError."""
+def check_dtypes(
+    name: str, dtype: torch.dtype, device: torch.device, x: Tensor, states: Mapping[str, Tensor]
+) -> None:
+    """x and the states have the weights' dtype and are where they are. Raises InputError."""
     for argument, t in {"x": x, **{f"state {k}": s for k, s in states.items()}}.items():
+        variable = argument.split()[-1]
         if t.dtype is not dtype:
-            written = str(dtype).removeprefix("torch.")
             raise InputError(
                 f"{argument} has the dtype {t.dtype}, but the weights of {name} are {dtype}. "
-                f"Convert one of them: {argument.split()[-1]}.to(torch.{written})."
+                f"Convert one of them: {variable}.to({dtype})."
+            )
+        if t.device != device:
+            raise InputError(
+                f"{argument} is on {t.device}, but the weights of {name} are on {device}. "
+                f"Move one of them: {variable}.to('{device}')."
             )
 
 

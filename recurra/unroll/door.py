@@ -132,13 +132,13 @@ def unroll(
     if len(shape) != 3 or shape[2] != compiled.input_size:
         check_input(compiled.name, x, compiled.input_size)
     T, B, _ = shape
-    sides = () if sides is None and not compiled.side_sizes else _sides(cell, x, weights, sides)
+    sides = () if sides is None and not compiled.side_sizes else _sides_of(compiled, cell, x, weights, sides)
+    if states is not None:
+        states = check_states(compiled.name, cell.state_sizes, states, B)
     reason = compiled.reason or _unfit(compiled, x, sides, states)
     if reason:
         return _fall_back(compiled, cell, x, states, lengths, reverse, weights, sides, record, reason)
-    if states is not None:
-        states = check_states(compiled.name, cell.state_sizes, states, B)
-    elif not compiled.zero_start:
+    if states is None and not compiled.zero_start:
         states = _initial(cell, x, B, weights)
     packing = None if lengths is None else pack(check_lengths(lengths, T, B), T, reverse, x.device)
     if packing is None:
@@ -186,14 +186,14 @@ def unroll_packed(
     compiled, tensors = find(cell, weights) if record is None else find(cell, weights, record.names)
     check_input(compiled.name, data, compiled.input_size, "rows")
     sides = check_sides(compiled.name, compiled.side_sizes, sides, data)
-    reason = compiled.reason or _unfit(compiled, data, sides, states)
-    if reason:
-        return _packed_scan(compiled, cell, data, batch_sizes, states, reverse, weights, sides, record, reason)
     sizes = tuple(batch_sizes.tolist())
     B = sizes[0] if sizes else 0
     if states is not None:
         states = check_states(compiled.name, cell.state_sizes, states, B)
-    elif not compiled.zero_start:
+    reason = compiled.reason or _unfit(compiled, data, sides, states)
+    if reason:
+        return _packed_scan(compiled, cell, data, batch_sizes, states, reverse, weights, sides, record, reason)
+    if states is None and not compiled.zero_start:
         states = _initial(cell, data, B, weights)
     layout = Layout(len(sizes), B, sizes, reverse)
     return _run(compiled, cell, layout, (data, *sides), states, tensors, weights, record)
@@ -245,6 +245,15 @@ def _sides(cell: Cell, x: Tensor, weights: Weights | None, sides: States | None)
         return call_sides(cell, x)
     made: States = call_with(cell, weights, lambda: call_sides(cell, x))
     return made
+
+
+def _sides_of(compiled: Compiled, cell: Cell, x: Tensor, weights: Weights | None, sides: States | None) -> States:
+    """The same; what is wrong with x itself is told before what a wrapper makes of it."""
+    try:
+        return _sides(cell, x, weights, sides)
+    except RuntimeError:
+        check_dtypes(compiled.name, compiled.dtype, compiled.device, x, {})
+        raise
 
 
 def _packed_sides(
@@ -376,12 +385,8 @@ def _fall_back(
         return _scan(cell, x, states, lengths, reverse, weights, sides, record)
     except RuntimeError:
         if not autocast_is_on(x):
-            check_dtypes(
-                compiled.name,
-                compiled.dtype,
-                x,
-                dict(zip(cell.state_names, () if states is None else states, strict=False)),
-            )
+            named = dict(zip(cell.state_names, () if states is None else states, strict=False))
+            check_dtypes(compiled.name, compiled.dtype, compiled.device, x, named)
         raise
 
 

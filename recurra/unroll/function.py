@@ -119,8 +119,11 @@ def _in_pytorch(
 ) -> list[Tensor | None]:
     """The gradients as differentiable PyTorch: the plan is run once more, from the inputs."""
     create, (a, b) = torch.is_grad_enabled(), ctx.ends
-    wanted = [t for t, n in zip(given, need, strict=True) if n and t is not None]
     with torch.enable_grad():
+        # Each by a name of its own: two may be parts of one tensor (two layers' states), of which one was read by what
+        # made another; autograd would then walk that part of the caller's graph too, and free it.
+        given = [t.view_as(t) if n and t is not None else t for t, n in zip(given, need, strict=True)]
+        wanted = [t for t, n in zip(given, need, strict=True) if n and t is not None]
         output, last = run_in_pytorch(ctx.compiled, ctx.layout, given[:a], given[a:b], given[b:])
         pairs = [(y, g) for y, g in zip((output, *last), d, strict=True) if g is not None and y.requires_grad]
         found = iter(
