@@ -279,6 +279,7 @@ MISTAKEN_LENGTHS = [
 
 def outcome(call: RandomCall, run: Callable[..., Any], given: list[Any]) -> list[Tensor | None] | Exception:
     """Outputs, states and gradients, or what was raised."""
+    torch.manual_seed(call.seed)  # of which masks are drawn
     try:
         with call.mode():
             y, last = run(*given)
