@@ -5,8 +5,10 @@ from torch import Tensor
 
 from recurra.cell import (
     Cell,
+    autocast_is_on,
     call_sides,
     call_with,
+    check_dtypes,
     check_input,
     check_lengths,
     check_made,
@@ -18,6 +20,7 @@ from recurra.cell import (
     output_width,
     reset_side,
     resetting,
+    rows_like,
 )
 
 
@@ -57,8 +60,25 @@ def scan(
         cell = resetting(cell)
     states = initial_states(cell, x, B) if states is None else check_states(name, cell.state_sizes, states, B)
     sides = call_sides(cell, x) if sides is None else check_sides(name, cell.side_sizes, sides, x)
-    steps = T if lengths is None else int(lengths.max()) if B else 0
+    try:
+        return _loop(cell, x, states, lengths, reverse, sides)
+    except RuntimeError:
+        if not autocast_is_on(x):
+            like = rows_like(cell)
+            check_dtypes(name, like.dtype, like.device, x, dict(zip(cell.state_names, states, strict=True)))
+        raise
 
+
+def _loop(
+    cell: Cell,
+    x: Tensor,
+    states: tuple[Tensor, ...],
+    lengths: Tensor | None,
+    reverse: bool,
+    sides: tuple[Tensor, ...],
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    T, B, _ = x.shape
+    steps = T if lengths is None else int(lengths.max()) if B else 0
     ys: list[Tensor] = []
     xs = list(zip(*(s.unbind(0) for s in (x, *sides)), strict=True))  # indexing costs a gradient as large as x, each t
     for t in reversed(range(steps)) if reverse else range(steps):

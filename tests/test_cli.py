@@ -417,3 +417,18 @@ class TestChart:
         assert "2 ┤" in chart([0, 1], [2.0, 2.0])
         assert "2 ┤" in chart([0], [2.0])
         assert chart([], []) == chart([1.0], [float("nan")]) == "(nothing to draw)"
+
+
+def test_ctrl_c_before_the_command_is_read_ends_it_without_words() -> None:
+    code = (
+        "import os, signal, sys\n"
+        "class Interrupted:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'cyclopts':\n"
+        "            os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Interrupted())\n"
+        "from recurra.__main__ import main\n"
+        "main()\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (-signal.SIGINT, b"", b"")

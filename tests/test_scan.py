@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from examples import CELLS, CellExample, Leaky
-from recurra import Cell, CellError, InputError, cells, scan
+from recurra import Cell, CellError, InputError, cells, scan, strict, unroll
 from recurra.cell import call_with
 
 D, H = 3, 4
@@ -235,3 +235,15 @@ def test_a_step_that_goes_wrong_later_is_told_too() -> None:
     x[3] = 1
     with pytest.raises(CellError, match=r"Later.step received h \(3, 4\) but returned h \(3, 1\)"):
         scan(Later(D, H), x)
+
+
+def test_a_dtype_that_is_not_the_weights_is_told() -> None:
+    cell = cells.GRU(3, 4)
+    for x, h, message in (
+        (torch.ones(2, 1, 3, dtype=torch.int64), None, "x has the dtype torch.int64, but the weights of GRU are"),
+        (torch.ones(2, 1, 3), (torch.ones(1, 4).half(),), "state h has the dtype torch.float16, but the weights"),
+    ):
+        with pytest.raises(InputError, match=message):
+            scan(cell, x, h)
+        with strict(), pytest.raises(InputError, match=message):
+            unroll(cell, x, h)

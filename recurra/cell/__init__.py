@@ -1,6 +1,7 @@
 """The contract of a cell: the class, and the checks of classes, steps and the arguments of a call."""
 
 from recurra.cell.arguments import (
+    autocast_is_on,
     check_dtypes,
     check_input,
     check_lengths,
@@ -9,7 +10,16 @@ from recurra.cell.arguments import (
     check_states,
     check_tensor,
 )
-from recurra.cell.base import Cell, call_sides, call_with, check_made, initial_states, one_step, output_width
+from recurra.cell.base import (
+    Cell,
+    call_sides,
+    call_with,
+    check_made,
+    initial_states,
+    one_step,
+    output_width,
+    rows_like,
+)
 from recurra.cell.resets import reset_side, resetting
 from recurra.cell.steps import split
 from recurra.cell.variables import FOREIGN, Showing, recordable
@@ -20,6 +30,7 @@ __all__ = [
     "Cell",
     "Showing",
     "Wrapper",
+    "autocast_is_on",
     "call_sides",
     "call_with",
     "check_dtypes",
@@ -37,5 +48,6 @@ __all__ = [
     "recordable",
     "reset_side",
     "resetting",
+    "rows_like",
     "split",
 ]

@@ -25,9 +25,13 @@ def check_tensor(name: str, x: object) -> None:
         raise InputError(f"x is a {type(x).__name__}, but {name} takes a tensor. Pass torch.as_tensor(x).")
 
 
-def check_dtypes(
-    name: str, dtype: torch.dtype, device: torch.device, x: Tensor, states: Mapping[str, Tensor]
-) -> None:
+def autocast_is_on(x: Tensor) -> bool:
+    """Whether autocast is on for the device of x. Of a device that has none, as meta, PyTorch refuses to answer."""
+    kind = x.device.type
+    return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+
+
+def check_dtypes(name: str, dtype: torch.dtype, device: torch.device, x: Tensor, states: Mapping[str, Tensor]) -> None:
     """x and the states have the weights' dtype and are where they are. Raises InputError."""
     for argument, t in {"x": x, **{f"state {k}": s for k, s in states.items()}}.items():
         variable = argument.split()[-1]

@@ -54,7 +54,7 @@ class Cell(torch.nn.Module):
 
     def initial(self, batch: int) -> Tensor | tuple[Tensor, ...]:
         """The states before the first step: zeros (batch, n), of the dtype and device of the cell's parameters."""
-        like = _like(self)
+        like = rows_like(self)
         return tuple(like.new_zeros(batch, n) for n in self.state_sizes.values())
 
     @property
@@ -148,7 +148,7 @@ def call_with(cell: Cell, weights: Mapping[str, Tensor], function: Any) -> Any:
 
 def output_width(cell: Cell) -> int:
     """Width of y_t. Random numbers drawn and buffers written by the trial step leave no trace."""
-    like = _like(cell)
+    like = rows_like(cell)
     buffers = {name: b.clone() for name, b in cell.named_buffers()}
     with torch.no_grad(), torch.random.fork_rng([like.device] if like.is_cuda else []):
         x = like.new_zeros(2, cell.input_size)
@@ -158,6 +158,6 @@ def output_width(cell: Cell) -> int:
     return split(cell.step, cell.state_names, states, result)[0].shape[1]
 
 
-def _like(cell: Cell) -> Tensor:
+def rows_like(cell: Cell) -> Tensor:
     """A tensor of the cell's dtype and device: those of its first floating parameter."""
     return next((p for p in cell.parameters() if p.is_floating_point()), torch.empty(0))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
-from recurra.cell import Cell, check_lengths, check_resets
+from recurra.cell import Cell, autocast_is_on, check_lengths, check_resets
 from recurra.cells import GRU as GRUCell
 from recurra.cells import LSTM as LSTMCell
 from recurra.cells import Elman, LSTMProjected
@@ -21,7 +21,7 @@ from recurra.errors import InputError
 from recurra.layers.layer import Layer, Lengths, Sequences, packed_resets
 from recurra.layers.recording import hand_out, wanted
 from recurra.unroll import unroll, unroll_packed
-from recurra.unroll.door import autocast_is_on, is_recording, leave_to_torch
+from recurra.unroll.door import is_recording, leave_to_torch
 
 # One direction of one layer: the equation, and which of the module's parameters stand for those of the cell.
 Part = tuple[Cell, tuple[tuple[str, str], ...]]

@@ -20,6 +20,7 @@ from torch.compiler import is_compiling
 from recurra.cell import (
     Cell,
     Showing,
+    autocast_is_on,
     call_sides,
     call_with,
     check_dtypes,
@@ -378,16 +379,13 @@ def _fall_back(
 ) -> tuple[Tensor, States]:
     """scan, and nobody can say that it was silent: an error in strict mode, and told by `explain`."""
     line = compiled.line if reason == compiled.reason else ""
+    if _is_strict() and not compiled.reason and not autocast_is_on(x):
+        named = {} if states is None else dict(zip(cell.state_names, states))
+        check_dtypes(compiled.name, compiled.dtype, compiled.device, x, named)
     refuse_in_strict(compiled, reason, line)
     if _here.visits is not None:
         _here.visits.append(Visit(cell, compiled, "scan", reason, line, x.shape[0], x.shape[1], weights))
-    try:
-        return _scan(cell, x, states, lengths, reverse, weights, sides, record)
-    except RuntimeError:
-        if not autocast_is_on(x):
-            named = dict(zip(cell.state_names, () if states is None else states, strict=False))
-            check_dtypes(compiled.name, compiled.dtype, compiled.device, x, named)
-        raise
+    return _scan(cell, x, states, lengths, reverse, weights, sides, record)
 
 
 def refuse_in_strict(compiled: Compiled, reason: str, line: str) -> None:
@@ -399,12 +397,6 @@ def refuse_in_strict(compiled: Compiled, reason: str, line: str) -> None:
 
 def _is_strict() -> bool:
     return bool(_here.strict) or os.environ.get("RECURRA_STRICT", "0") not in ("", "0")
-
-
-def autocast_is_on(x: Tensor) -> bool:
-    """Whether autocast is on for the device of x. Of a device that has none, as meta, PyTorch refuses to answer."""
-    kind = x.device.type
-    return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
 
 
 def is_recording() -> bool:
