@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from recurra import cells
     from recurra.cell import Cell
+    from recurra.diagnostics.through_time import gradients_through_time
     from recurra.errors import (
         CellError,
         DataError,
@@ -41,6 +42,7 @@ _HOMES = {
     "RecurraError": "recurra.errors",
     "StrictError": "recurra.errors",
     "TrainingError": "recurra.errors",
+    "gradients_through_time": "recurra.diagnostics.through_time",
     "Session": "recurra.inference",
     "GRU": "recurra.layers",
     "LSTM": "recurra.layers",
@@ -92,6 +94,7 @@ __all__ = [
     "accelerate",
     "cells",
     "explain",
+    "gradients_through_time",
     "load",
     "resume",
     "scan",

@@ -20,6 +20,7 @@ from recurra.cell.base import (
     output_width,
     rows_like,
 )
+from recurra.cell.gradients import Tapping
 from recurra.cell.resets import reset_side, resetting
 from recurra.cell.steps import split
 from recurra.cell.variables import FOREIGN, Showing, recordable
@@ -29,6 +30,7 @@ __all__ = [
     "FOREIGN",
     "Cell",
     "Showing",
+    "Tapping",
     "Wrapper",
     "autocast_is_on",
     "call_sides",

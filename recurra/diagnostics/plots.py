@@ -1,5 +1,6 @@
 """Plots. The only home of matplotlib: without it, a plot is left out and None says so."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -14,6 +15,39 @@ class Point(Protocol):
     def bits_per_character(self) -> float: ...
     @property
     def validation(self) -> float | None: ...
+
+
+def plot_gradients(path: Path, norms: Mapping[str, Sequence[float]]) -> Path | None:
+    """Norms of gradients against steps on a logarithmic axis, where zeros are gaps; PNG at `path`.
+
+    norms: by "path.state". A colour for each path, of viridis, which all eyes tell apart; a line style for each state.
+    """
+    try:
+        from matplotlib import colormaps
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError:
+        return None
+    paths, states = (list(dict.fromkeys(key.rpartition(".")[k] for key in norms)) for k in (0, 2))
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    for key, line in norms.items():
+        layer, _, state = key.rpartition(".")
+        axes.plot(
+            range(len(line)),
+            [n if n > 0 else math.nan for n in line],
+            color=colormaps["viridis"](0.85 * paths.index(layer) / max(len(paths) - 1, 1)),  # its end is pale yellow
+            linestyle=("-", "--", ":", "-.")[states.index(state) % 4],
+            marker="." if len(line) < 50 else "",
+            label=f"{layer}  dL/d{state}" if layer else f"dL/d{state}",
+        )
+    axes.set_yscale("log")
+    axes.set_xlabel("step t")
+    axes.set_ylabel("norm of the gradient of a state")
+    axes.legend(frameon=False, fontsize="small", ncols=1 + len(norms) // 8)
+    figure.savefig(path, dpi=120)
+    return path
 
 
 def plot_loss(path: Path, rows: Sequence[Point], baselines: Mapping[str, float]) -> Path | None:

@@ -11,8 +11,9 @@ RECURRA_SHOW=<pass> (or all) prints the program after that pass.
 
 from recurra.passes.pipeline import PASSES, backward_of, compile_step, own_weights, plan_of, recorded, split
 from recurra.passes.reverse import Reverse, history, reverse
+from recurra.passes.tap import ZERO
 
 __all__ = [
-    "PASSES", "Reverse", "backward_of", "compile_step", "history", "own_weights", "plan_of", "recorded", "reverse",
-    "split",
+    "PASSES", "ZERO", "Reverse", "backward_of", "compile_step", "history", "own_weights", "plan_of", "recorded",
+    "reverse", "split",
 ]  # fmt: skip

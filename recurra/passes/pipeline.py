@@ -20,6 +20,7 @@ from recurra.passes.narrow import narrow
 from recurra.passes.reassociate import reassociate
 from recurra.passes.record import record, unrecorded
 from recurra.passes.sink import sink
+from recurra.passes.tap import tap
 from recurra.passes.widen import widen
 from recurra.program.plan import Backward, Plan, Step
 from recurra.program.text import plan_text, step_text
@@ -54,14 +55,17 @@ def own_weights(cell: Cell) -> dict[str, Tensor]:
     return {**dict(cell.named_parameters()), **dict(cell.named_buffers())}
 
 
-def plan_of(step: Step) -> Plan:
-    """The forward passes."""
+def plan_of(step: Step, tapped: bool = False) -> Plan:
+    """The forward passes. tapped: with one input more for each state, whose gradients are those of the states."""
     _check_name()
     _show("trace", step_text, verify_step(step))
     for rewrite in REWRITES:
         step = verify_step(rewrite(step))
         _show(rewrite.__name__, step_text, step)
     _show("rewrite", step_text, step)
+    if tapped:  # now, so that no sum is taken apart for it, and every number is made as it is without
+        step = verify_step(tap(step))
+        _show("tap", step_text, step)
     return split(step)
 
 
@@ -93,7 +97,7 @@ def recorded(plan: Plan, backward: Backward) -> tuple[Plan, Backward]:
 
 def _check_name() -> None:
     name = os.environ.get("RECURRA_SHOW", "")
-    if name and name not in (*PASSES, "record", "all"):
+    if name and name not in (*PASSES, "record", "tap", "all"):
         raise InputError(f"RECURRA_SHOW is {name!r}, but the passes are {', '.join(PASSES)}; or say all.")
 
 

@@ -8,6 +8,7 @@ import atexit
 import warnings
 import weakref
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache, cached_property
 from typing import Any
 
@@ -19,7 +20,7 @@ from recurra.errors import InputError
 from recurra.machine import native, plain
 from recurra.machine.native import NativeExecutor
 from recurra.machine.operands import Unsupported
-from recurra.passes import backward_of, plan_of, recorded
+from recurra.passes import ZERO, backward_of, plan_of, recorded
 from recurra.program.fingerprint import Fingerprint
 from recurra.program.layout import Layout
 from recurra.program.plan import Backward, Plan
@@ -40,11 +41,12 @@ class Compiled:
     executor   None when the step runs on scan: `reason` says why, and `line` where in the user's file
     record     variables of the step whose values stand in the plan's output, to the right of the cell's own. The
                backward is that of the cell's own output; `whole` has the other.
+    tapped     whether the plan has one input more for each state, whose gradients are those of the states
     """
 
-    def __init__(self, cell: Cell, weights: Weights | None, record: tuple[str, ...] = ()) -> None:
+    def __init__(self, cell: Cell, weights: Weights | None, record: tuple[str, ...] = (), tapped: bool = False) -> None:
         check_made(cell)
-        self.record = record
+        self.record, self.tapped = record, tapped
         self.cell = weakref.ref(cell)
         self.name = cell.full_name
         self.input_size = cell.input_size
@@ -85,7 +87,10 @@ class Compiled:
         if self.device.type == "meta":
             raise Untraceable("the weights are on the meta device and have no numbers")
         step, sample = trace(cell, weights, self.record)
-        plan = plan_of(step)
+        if self.tapped:
+            zeros = tuple(torch.full_like(s, ZERO) for s in sample.states)
+            sample = replace(sample, inputs=(*sample.inputs, *zeros))
+        plan = plan_of(step, self.tapped)
         backward = backward_of(plan)
         if self.record:
             plan, backward = recorded(plan, backward)
@@ -198,9 +203,9 @@ def _places(cell: Cell) -> tuple[dict[str, _Place], dict[str, tuple[_Place, str]
 
 _Traces = dict[int, list[Compiled]]  # by the id of the cell
 _known: _Traces = {}
-_recorded: dict[tuple[str, ...], _Traces] = {}  # by what they show
+_special: dict[tuple[tuple[str, ...], bool], _Traces] = {}  # by what they show, and whether they are tapped
 atexit.register(_known.clear)  # native programs must not outlive their module
-atexit.register(_recorded.clear)
+atexit.register(_special.clear)
 
 
 def traces() -> _Traces:
@@ -208,12 +213,14 @@ def traces() -> _Traces:
     return _known
 
 
-def find(cell: Cell, weights: Weights | None, record: tuple[str, ...] = ()) -> tuple[Compiled, list[Tensor]]:
+def find(
+    cell: Cell, weights: Weights | None, record: tuple[str, ...] = (), tapped: bool = False
+) -> tuple[Compiled, list[Tensor]]:
     """The cell's trace, made anew when anything it depends on has changed, and the weights of this call.
 
-    record: variables of the step that the plan is to show beside its output.
+    record: variables of the step that the plan is to show beside its output. tapped: see `Compiled`.
     """
-    known = _recorded.setdefault(record, {}) if record else _known
+    known = _special.setdefault((record, tapped), {}) if record or tapped else _known
     entries = known.get(id(cell))
     if entries is not None:
         first = entries[0]
@@ -221,11 +228,11 @@ def find(cell: Cell, weights: Weights | None, record: tuple[str, ...] = ()) -> t
             tensors = first.weights_if_it_holds(weights)
             if tensors is not None:
                 return first, tensors
-    return _find_slowly(cell, weights, record, known)
+    return _find_slowly(cell, weights, record, tapped, known)
 
 
 def _find_slowly(
-    cell: Cell, weights: Weights | None, record: tuple[str, ...], known: _Traces
+    cell: Cell, weights: Weights | None, record: tuple[str, ...], tapped: bool, known: _Traces
 ) -> tuple[Compiled, list[Tensor]]:
     entries = [e for e in known.get(id(cell), ()) if e.cell() is cell]
     for entry in entries:
@@ -235,7 +242,7 @@ def _find_slowly(
             return entry, tensors
     if not entries:
         weakref.finalize(cell, known.pop, id(cell), None)
-    entry = Compiled(cell, weights, record)
+    entry = Compiled(cell, weights, record, tapped)
     known[id(cell)] = [entry, *entries[: _KEPT - 1]]
     tensors = entry.weights_if_it_holds(weights)
     assert tensors is not None, "a cell that changes while it is looked at"

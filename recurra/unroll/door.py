@@ -20,6 +20,7 @@ from torch.compiler import is_compiling
 from recurra.cell import (
     Cell,
     Showing,
+    Tapping,
     autocast_is_on,
     call_sides,
     call_with,
@@ -113,7 +114,7 @@ def unroll(
     sides: what the step of a wrapper reads beside x, (T, B, width) each; None: `cell.sides(x)`, and
         `cell.call_weights()` stand in for weights of the cell.
     resets: (T, B) truth values: a new sequence begins at this step, and the states before it are the initial ones.
-    record: asks for variables of the step, and is given their rows.
+    record: asks for variables of the step, or for gradients of its states, and is given their rows.
     Raises what `scan` raises; StrictError for a fall-back in strict mode.
     """
     if resets is not None:
@@ -126,7 +127,7 @@ def unroll(
         return _scan(cell, x, states, lengths, reverse, weights, sides, record)
     if sides is None:
         weights = _drawn(cell, weights)
-    compiled, tensors = find(cell, weights) if record is None else find(cell, weights, record.names)
+    compiled, tensors = find(cell, weights) if record is None else find(cell, weights, record.names, record.tapped)
     if x.__class__ not in _TENSORS:
         check_tensor(compiled.name, x)
     shape = x.shape
@@ -144,13 +145,14 @@ def unroll(
     packing = None if lengths is None else pack(check_lengths(lengths, T, B), T, reverse, x.device)
     if packing is None:
         layout = compiled.layout(T, B, reverse)
-        y, last = _run(compiled, cell, layout, (x, *sides), states, tensors, weights, record)
+        inputs = (x, *sides, *_taps(cell, x, lengths, reverse, record))
+        y, last = _run(compiled, cell, layout, inputs, states, tensors, weights, record)
         if record is not None:
             record.seen = record.seen.reshape(T, B, record.width)
         return y.view(T, B, -1) if y.numel() else y.reshape(T, B, y.shape[-1]), last
     if states is not None:
         states = packing.sorted(states)
-    inputs = tuple(packing.rows(t) for t in (x, *sides))
+    inputs = tuple(packing.rows(t) for t in (x, *sides, *_taps(cell, x, lengths, reverse, record)))
     y, last = _run(compiled, cell, packing.layout, inputs, states, tensors, weights, record)
     if record is not None:
         record.seen = packing.padded(record.seen, T)
@@ -184,7 +186,7 @@ def unroll_packed(
         cell, weights = resetting(cell), _inside(weights)
     if is_recording():
         return _packed_scan(None, cell, data, batch_sizes, states, reverse, weights, sides, record, "")
-    compiled, tensors = find(cell, weights) if record is None else find(cell, weights, record.names)
+    compiled, tensors = find(cell, weights) if record is None else find(cell, weights, record.names, record.tapped)
     check_input(compiled.name, data, compiled.input_size, "rows")
     sides = check_sides(compiled.name, compiled.side_sizes, sides, data)
     sizes = tuple(batch_sizes.tolist())
@@ -197,7 +199,8 @@ def unroll_packed(
     if states is None and not compiled.zero_start:
         states = _initial(cell, data, B, weights)
     layout = Layout(len(sizes), B, sizes, reverse)
-    return _run(compiled, cell, layout, (data, *sides), states, tensors, weights, record)
+    inputs = (data, *sides, *_taps(cell, data, None, reverse, record))
+    return _run(compiled, cell, layout, inputs, states, tensors, weights, record)
 
 
 def _with_resets(
@@ -223,6 +226,14 @@ def _with_resets(
         weights = _drawn(cell, weights)
     beside = _sides(cell, x, weights, sides)
     return unroll(resetting(cell), x, states, lengths, reverse, _inside(weights), (side, *beside), record=record)
+
+
+def _taps(cell: Cell, x: Tensor, lengths: Tensor | None, reverse: bool, record: Recording | None) -> States:
+    """Rows beside x, made here, whose gradients are those of the states; none where nobody wants these."""
+    if record is None or is_compiling():
+        return ()
+    record.tap(cell.state_sizes.values(), x, lengths, reverse)
+    return record.taps
 
 
 def _inside(weights: Weights | None) -> Weights | None:
@@ -316,8 +327,9 @@ def _run(
     if torch.is_grad_enabled() and (_differentiable(inputs) or _differentiable(statics) or _differentiable(first)):
         ends = len(inputs), len(inputs) + len(first)
         given = [*[t.contiguous() for t in _rows(layout, inputs)], *first, *statics]
-        if record is None:
+        if record is None or not record.names:
             y, *last = _apply(compiled, layout, ends, *given)
+            y = y if record is None else record.split(y)
         else:
             y, record.seen, *last = _apply_recorded(compiled, layout, ends, record.width, *given)
         return y, tuple(last)
@@ -353,7 +365,10 @@ def _scan(
     sides: States | None,
     record: Recording | None,
 ) -> tuple[Tensor, States]:
-    shown = cell if record is None else Showing(cell, record.names)
+    shown = cell if record is None or not record.names else Showing(cell, record.names)
+    if taps := _taps(cell, x, lengths, reverse, record):
+        shown = Tapping(shown, taps)
+        sides = None if sides is None else (*shown.own_sides(x), *sides)
 
     def run() -> tuple[Tensor, States]:
         y, last = scan(shown, x, states, lengths, reverse, sides)
@@ -439,7 +454,7 @@ def _packed_scan(
             compiled, cell, padded(data), states, lengths, reverse, weights, beside or (), record, reason
         )
     if record is not None:
-        record.seen = record.seen[mask]
+        record.seen, record.mask = record.seen[mask], mask
     return y[mask], last
 
 

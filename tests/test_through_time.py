@@ -1,0 +1,348 @@
+"""gradients_through_time: dL/ds_t of every state is what a plain loop retains, and nobody else notices."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from steps import STEPS, Step
+from test_record import Branching, close, lengths_of, needs_machine
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence
+
+import recurra
+from examples import CELLS, LAYERS, CellExample, LayerExample, Peephole
+from recurra import Cell, InputError, cells
+from recurra.cell import call_sides, initial_states, one_step
+from recurra.diagnostics.through_time import gradients_through_time
+from recurra.layers import Layer
+from recurra.unroll import Recording, unroll
+
+States = tuple[Tensor, ...]
+
+
+def weighed(t: Tensor) -> Tensor:
+    """A loss that reads every number, each in its own way."""
+    return (t * torch.cos(torch.arange(t.numel(), dtype=t.dtype).view_as(t))).sum()
+
+
+def by_retaining(
+    cell: Cell, x: Tensor, sides: States, lengths: Tensor | None, reverse: bool, last_too: bool = True
+) -> list[Tensor]:
+    """dL/ds (T, B, n) for each state, by a plain loop over each sequence that keeps every state's gradient."""
+    T, B, _ = x.shape
+    kept: list[tuple[int, int, States]] = []
+    y: dict[tuple[int, int], Tensor] = {}
+    ends = []
+    for b in range(B):
+        states = tuple(s.detach().requires_grad_() for s in initial_states(cell, x, 1))
+        times = range(T if lengths is None else int(lengths[b]))
+        for t in reversed(times) if reverse else times:
+            rows = (x[t, b : b + 1].detach().requires_grad_(), *(s[t, b : b + 1] for s in sides))
+            out, nexts = one_step(cell, rows[0], states, rows[1:])
+            passed = {id(r) for r in (*rows, *states)}
+            new = tuple(n.view_as(n) if id(n) in passed else n for n in nexts)  # its own, not that of what it was
+            out = new[0] if out is nexts[0] else out
+            for n in new:
+                n.retain_grad()
+            y[t, b], states = out, new
+            kept.append((t, b, states))
+        ends.append(states)
+    width = cell.output_size
+    zero = x.new_zeros(1, width)
+    whole = torch.stack([torch.cat([y.get((t, b), zero) for b in range(B)]) for t in range(T)])
+    last = [torch.cat(s) for s in zip(*ends, strict=True)]
+    sum((weighed(t) for t in (whole, *(last if last_too else ()))), x.new_zeros(())).backward()
+    found = [x.new_zeros(T, B, n) for n in cell.state_sizes.values()]
+    for t, b, states in kept:
+        for d, s in zip(found, states, strict=True):
+            if s.grad is not None:
+                d[t, b] = s.grad[0]
+    return found
+
+
+CASES = [(7, False, False), (7, True, False), (7, False, True), (7, True, True), (1, False, False), (1, True, True)]
+
+
+@needs_machine
+@pytest.mark.parametrize("example", CELLS, ids=str)
+def test_every_state_of_every_cell_has_the_gradient_that_a_plain_loop_retains(
+    example: CellExample, strict: None
+) -> None:
+    cell = example.make(3, 5).double()
+    for T, with_lengths, reverse in CASES:
+        x = torch.randn(T, 4, 3, dtype=torch.double)
+        lengths, sides = lengths_of(T, 4) if with_lengths else None, call_sides(cell, x)
+        truth = by_retaining(cell, x, sides, lengths, reverse)
+        seen = Recording({}, tapped=True)
+        y, last = unroll(cell, x, None, lengths, reverse, sides=sides or None, record=seen)
+        sum(weighed(t) for t in (y, *last)).backward()  # type: ignore[union-attr]
+        assert seen.arrived and len(truth) == len(cell.state_names)
+        for ours, d in zip(seen.gradients(), truth, strict=True):
+            close(ours, d, 1e-10)
+
+
+def everything(cell: Cell, x: Tensor, lengths: Tensor | None, reverse: bool, record: Recording | None) -> list[Tensor]:
+    """Outputs, last states, and every gradient."""
+    torch.manual_seed(1)  # masks
+    y, last = unroll(cell, x, None, lengths, reverse, record=record)
+    wanted = [x, *cell.parameters()]
+    gradients = torch.autograd.grad(
+        sum(weighed(t) for t in (y, *last)),  # type: ignore[arg-type]
+        wanted,
+        allow_unused=True,
+    )
+    return [y, *last, *[torch.zeros_like(t) if d is None else d for t, d in zip(wanted, gradients, strict=True)]]
+
+
+def assert_unchanged(cell: Cell, dtype: torch.dtype) -> None:
+    for B, lengths, reverse in ((4, lengths_of(6, 4), True), (9, None, False)):
+        x = torch.randn(6, B, cell.input_size, dtype=dtype, requires_grad=True)
+        off = everything(cell, x, lengths, reverse, None)
+        on = everything(cell, x, lengths, reverse, Recording({}, tapped=True))
+        outputs = 1 + len(cell.state_names)
+        for k, (a, b) in enumerate(zip(off, on, strict=True)):
+            if k < outputs:
+                assert torch.equal(a, b), k
+            else:
+                close(b, a, 1e-12 if dtype == torch.double else 1e-5)
+
+
+@needs_machine
+@pytest.mark.parametrize("example", CELLS, ids=str)
+def test_outputs_keep_their_bits_and_gradients_their_values(example: CellExample, strict: None) -> None:
+    assert_unchanged(example.make(5, 17), torch.float32)
+    assert_unchanged(example.make(5, 6).double(), torch.double)
+
+
+@needs_machine
+@pytest.mark.parametrize("make", STEPS)
+def test_so_they_do_for_every_idiom(make: type[Step]) -> None:
+    cell = make()
+    assert_unchanged(cell, next(cell.parameters()).dtype)
+
+
+# ---- shapes of states that are made in no way of their own
+
+
+class Delayed(Cell):
+    """y_t = h_t; its states are x as it came, h as it was, and twice the same value."""
+
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__(input_size, hidden_size, before=input_size)
+        self.w = nn.Linear(2 * input_size + hidden_size, hidden_size)
+        self.out = nn.Linear(hidden_size, 2)
+
+    def step(self, x: Tensor, h: Tensor, before: Tensor, old: Tensor, same: Tensor) -> tuple[Tensor, ...]:
+        new = torch.tanh(self.w(torch.cat([x, before, h + 0.5 * old - same], -1)))
+        return self.out(new) * x.sum(-1, keepdim=True), new, x, h, new
+
+
+class DelayedBranching(Delayed):
+    """The same on scan."""
+
+    def step(self, x: Tensor, h: Tensor, before: Tensor, old: Tensor, same: Tensor) -> tuple[Tensor, ...]:
+        assert float(x.detach().sum()) < 1e9
+        return super().step(x, h, before, old, same)
+
+
+@pytest.mark.parametrize("make", [Delayed, DelayedBranching, lambda D, H: Branching()])
+@pytest.mark.parametrize("reverse", [False, True])
+def test_states_that_are_inputs_or_each_other_and_cells_on_scan(make: Callable[..., Cell], reverse: bool) -> None:
+    cell = make(3, 4).double()
+    x = torch.randn(6, 3, 3, dtype=torch.double)
+    for lengths in (None, torch.tensor([3, 6, 0])):
+        truth = by_retaining(cell, x, (), lengths, reverse)
+        for frozen in (False, True):
+            cell.requires_grad_(not frozen)
+            seen = Recording({}, tapped=True)
+            y, last = unroll(cell, x, None, lengths, reverse, record=seen)
+            assert torch.equal(y, unroll(cell, x, None, lengths, reverse)[0])
+            sum(weighed(t) for t in (y, *last)).backward()  # type: ignore[union-attr]
+            for ours, d in zip(seen.gradients(), truth, strict=True):
+                close(ours, d, 1e-10)
+
+
+# ---- layers
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("example", LAYERS, ids=str)
+def test_every_layer_in_every_layout(example: LayerExample, batch_first: bool) -> None:
+    layer = example.make(3, batch_first).double()
+    x, lengths = torch.randn(6, 4, 3, dtype=torch.double), torch.tensor([3, 6, 1, 5])
+    padded = x.transpose(0, 1) if batch_first else x
+    with gradients_through_time(layer) as through:
+        y, _ = layer(padded, lengths=lengths)
+        y.square().sum().backward()
+        whole = dict(through)
+        packed, _ = layer(pack_padded_sequence(padded, lengths, batch_first, enforce_sorted=False))
+        packed.data.square().sum().backward()
+        for key, norms in whole.items():
+            assert norms.shape == (6, 4) and norms[0].any() and not norms[torch.arange(6)[:, None] >= lengths].any()
+            torch.testing.assert_close(through[key], norms)
+        layer(x[:5, 3])[0].square().sum().backward()
+        for key, norms in whole.items():
+            torch.testing.assert_close(through[key], norms[:5, 3:])
+    assert len(whole) == sum(len(c.state_names) for m in layer.modules() if isinstance(m, Layer) for c in cells_of(m))
+
+
+def cells_of(layer: Layer) -> list[Cell]:
+    return [*layer.cells_by_part().values()]
+
+
+class Tagger(nn.Module):
+    """Somebody's model, with layers of ours inside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = recurra.LSTM(3, 4, bidirectional=True)
+        self.second = recurra.Recurrent(Branching())
+        self.between, self.head = nn.Linear(8, 3), nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.head(self.second(self.between(self.first(x)[0]))[0])
+        return out
+
+
+def test_keys_norms_and_several_passes() -> None:
+    model, x = Tagger(), torch.randn(5, 2, 3)
+    with recurra.gradients_through_time(model) as through:
+        y = model(x)
+    y.sum().backward(retain_graph=True)
+    once = dict(through)
+    assert [*once] == ["first.l0.h", "first.l0.c", "first.l0_reverse.h", "first.l0_reverse.c", "second.h"]
+    for key, norm in through.norms.items():
+        torch.testing.assert_close(norm, once[key].square().sum(1).sqrt())
+    y.sum().backward()
+    assert all(torch.allclose(through[key], 2 * once[key]) for key in once)
+    model(x)
+    assert all(torch.allclose(through[key], 2 * once[key]) for key in once)
+
+
+def test_resets_and_records_with_it() -> None:
+    layer, resets = recurra.LSTM(3, 4), torch.zeros(6, 2, dtype=torch.bool)
+    resets[3] = True
+    x = torch.randn(6, 2, 3)
+    with recurra.gradients_through_time(layer) as through, layer.record("i", "c") as seen:
+        y, _ = layer(x, resets=resets)
+    y[5].sum().backward(retain_graph=True)
+    assert not through["c"][:3].any() and through["c"][3:].all()
+    seen["c"][1].sum().backward()
+    assert through["c"][:2].all() and not through["c"][2].any()
+
+
+def test_the_gradient_of_a_gradient_and_second_derivatives() -> None:
+    layer, x = recurra.GRU(3, 4), torch.randn(5, 2, 3, requires_grad=True)
+    with recurra.gradients_through_time(layer) as through:
+        y, _ = layer(x)
+    y.square().sum().backward(retain_graph=True)
+    once = through["h"]
+    x.grad = None
+    with recurra.gradients_through_time(layer) as again:
+        z, _ = layer(x)
+    (d,) = torch.autograd.grad(z.square().sum(), x, create_graph=True)
+    assert torch.autograd.grad(d.square().sum(), x, retain_graph=True)[0].any()
+    with pytest.raises(InputError, match="No gradient has come yet"):
+        again["h"]
+    z.square().sum().backward()
+    torch.testing.assert_close(again["h"], once)
+
+
+# ---- the span
+
+
+class Halving(Cell):
+    """h_t = h_{t-1} / 2 + x_t: dL/dh_{T-1-k} is 2^-k of that of the last."""
+
+    def __init__(self) -> None:
+        super().__init__(1, 1)
+        self.rate = nn.Parameter(torch.tensor(0.5))
+
+    def step(self, x: Tensor, h: Tensor) -> Tensor:
+        return self.rate * h + x
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_the_memory_span_is_counted_from_the_last_output_that_the_loss_reads(reverse: bool) -> None:
+    layer = recurra.Recurrent(Halving())
+    x, lengths = torch.randn(20, 3, 1), torch.tensor([20, 0, 9])
+    with recurra.gradients_through_time(layer) as through:
+        y, h = layer(x, lengths=lengths, reverse=reverse)
+        h.sum().backward(retain_graph=True)
+        assert through.memory_span() == {"h": 7}  # 2^-7 < 0.01 < 2^-6
+        assert through.memory_span(0.3) == {"h": 2} and through.memory_span(1e-9) == {"h": None}
+        y, _ = layer(x, reverse=reverse)
+    y[4 if not reverse else 15].sum().backward()
+    assert through.memory_span() == {"h": None} and through.memory_span(0.1) == {"h": 4}
+    with pytest.raises(InputError, match=r"fraction is 2, but is part of the largest norm\. Give a number between"):
+        through.memory_span(2)
+
+
+# ---- the picture, and what does not fit
+
+
+def test_the_plot_has_a_line_for_each_layer_and_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawing = pytest.importorskip("matplotlib.figure")
+    figures: list[Any] = []
+    monkeypatch.setattr(drawing.Figure, "savefig", lambda self, path, **_: figures.append(self))
+    model = Tagger()
+    with recurra.gradients_through_time(model) as through:
+        model(torch.randn(30, 2, 3))[-1].sum().backward()
+    assert through.plot(tmp_path / "through.png") == tmp_path / "through.png"
+    (axes,) = figures[0].axes
+    assert axes.get_yscale() == "log"
+    labels = ["first.l0  dL/dh", "first.l0  dL/dc", "first.l0_reverse  dL/dh", "first.l0_reverse  dL/dc"]
+    assert [line.get_label() for line in axes.lines] == [*labels, "second  dL/dh"]
+    assert len({(line.get_color(), line.get_linestyle()) for line in axes.lines}) == 5
+    for line, norm in zip(axes.lines, through.norms.values(), strict=True):
+        drawn = torch.tensor(line.get_ydata())
+        torch.testing.assert_close(drawn[norm > 0].float(), norm[norm > 0])
+        assert drawn[norm == 0].isnan().all()
+
+
+def test_a_plot_without_matplotlib_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("matplotlib", "matplotlib.figure", "matplotlib.backends.backend_agg"):
+        monkeypatch.setitem(sys.modules, name, None)
+    layer = recurra.GRU(3, 4)
+    with recurra.gradients_through_time(layer) as through:
+        layer(torch.randn(3, 2, 3))[0].sum().backward()
+    with pytest.raises(InputError, match=r"matplotlib, which is not installed: pip install 'recurra\[plot\]'\."):
+        through.plot(tmp_path / "through.png")
+
+
+def test_what_does_not_fit() -> None:
+    with (
+        pytest.raises(InputError, match=r"^Linear has no layer of Recurra, .* recurra\.accelerate\(model\) replaces"),
+        recurra.gradients_through_time(nn.Linear(3, 4)),
+    ):
+        pass
+    with (
+        pytest.raises(InputError, match=r"^gradients_through_time takes a torch\.nn\.Module, and list is none\.$"),
+        recurra.gradients_through_time([]),  # type: ignore[arg-type]
+    ):
+        pass
+    layer = recurra.Recurrent(Peephole(3, 4))
+    with recurra.gradients_through_time(layer) as through:
+        with pytest.raises(InputError, match=r"'c' has no gradients yet: call the model inside"):
+            through["c"]
+        with pytest.raises(InputError, match=r"There are no gradients yet: call the model inside"):
+            _ = through.norms
+        layer(torch.randn(3, 2, 3))
+    with pytest.raises(InputError, match=r"'q' is no state of this model, whose states are h, c\."):
+        through["q"]
+    with pytest.raises(InputError, match=r"No gradient has come yet: call loss\.backward\(\)\."):
+        through["h"]
+
+
+def test_steps_and_states_that_no_gradient_reaches() -> None:
+    layer = recurra.Bidirectional(recurra.Recurrent(cells.GRU(3, 4)))
+    with recurra.gradients_through_time(layer) as through:
+        y, _ = layer(torch.randn(3, 2, 3))
+        y[..., :4].sum().backward()
+        assert through["ahead.h"].all() and not through["back.h"].any()
+        assert through.memory_span()["back.h"] is None
+        layer(torch.randn(0, 2, 3))
+        assert through["ahead.h"].shape == (0, 2)
