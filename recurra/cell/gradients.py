@@ -1,7 +1,8 @@
 """Tapping: the gradients of the states in a loop over steps, taken where autograd has them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,7 +37,8 @@ class Tapping(Wrapper):
         passed = {id(t) for t in (x, *before)}
         new = tuple(n - _zeros(n) if id(n) in passed or not n.requires_grad else n for n in nexts)
         for tap, n in zip(self.taps, new, strict=True):
-            n.register_hook(partial(_add, tap, sides[0].squeeze(1)))
+            hook: Callable[..., Any] = n.register_hook
+            hook(partial(_add, tap, sides[0].squeeze(1)))
         return changed(y, nexts, new)
 
 
