@@ -294,6 +294,16 @@ def test_the_memory_span_is_counted_from_the_last_output_that_the_loss_reads(rev
         through.memory_span(2)
 
 
+def test_a_gradient_that_has_all_but_vanished_is_no_zero() -> None:
+    layer = recurra.Recurrent(Halving())
+    with recurra.gradients_through_time(layer) as through:
+        layer(torch.randn(101, 2, 1))[1].sum().backward()
+    exact = 0.5 ** torch.arange(100.0, -1, -1)
+    torch.testing.assert_close(through["h"], exact[:, None].expand(-1, 2), rtol=1e-6, atol=0)
+    torch.testing.assert_close(through.norms["h"], exact * 2**0.5, rtol=1e-6, atol=0)
+    assert through.memory_span(1e-29) == {"h": 97}
+
+
 # ---- the picture, and what does not fit
 
 

@@ -45,7 +45,7 @@ class Through(Mapping[str, Tensor]):
     @property
     def norms(self) -> dict[str, Tensor]:
         """The same over the whole batch, (T,): the norm of all that reaches a state at step t."""
-        return {key: torch.linalg.vector_norm(norms, dim=1) for key, norms in self._all().items()}
+        return {key: _norm(norms, 1) for key, norms in self._all().items()}
 
     def memory_span(self, fraction: float = 0.01) -> dict[str, int | None]:
         """How many steps back the gradient lives, by state.
@@ -79,7 +79,7 @@ class Through(Mapping[str, Tensor]):
                 "No gradient has come yet: call loss.backward(). (torch.autograd.grad does not reach here.)"
             )
         call, k, laid_out = self._calls[key]
-        norms = torch.linalg.vector_norm(call.gradients()[k], dim=-1)
+        norms = _norm(call.gradients()[k], -1)
         if norms.dim() == 1:
             packed: PackedSequence = laid_out(norms.unsqueeze(1))
             padded, lengths = pad_packed_sequence(packed)
@@ -131,15 +131,21 @@ def gradients_through_time(model: nn.Module) -> Iterator[Through]:
         yield collector.through
 
 
+def _norm(d: Tensor, axis: int) -> Tensor:
+    """In fp64: gradients that vanish are looked at here, and the square of 1e-23 is no number of fp32."""
+    norm: Tensor = torch.linalg.vector_norm(d, dim=axis, dtype=torch.float64)
+    return norm.to(d.dtype)
+
+
 def _backwards(norms: Tensor, lengths: Tensor, reverse: bool) -> Tensor:
     """norms (T, B) -> (K,): the root of the mean square k steps back from the last output that the loss reads."""
     rows = []
-    for row, n in zip(norms.unbind(1), lengths.tolist(), strict=True):
+    for row, n in zip(norms.double().unbind(1), lengths.tolist(), strict=True):
         back = row[:n] if reverse else row[:n].flip(0)
         if len(reached := back.nonzero()):
             rows.append(back[int(reached[0]) :])
     if not rows:
-        return norms.new_zeros(0)
+        return norms.new_zeros(0).double()
     counts = pad_sequence([torch.ones_like(row) for row in rows]).sum(1)
     return (pad_sequence(rows).square().sum(1) / counts).sqrt()
 
