@@ -26,11 +26,16 @@ class Arena {
  public:
   ~Arena() { free(memory); }
   char* take(int64_t bytes) {
+#if defined(RECURRA_EXACT_SCRATCH)  // so that a sanitizer sees what is written past the end
+    free(memory);
+    memory = static_cast<char*>(aligned_alloc(64, size_t(parts(bytes, 64) * 64)));
+#else
     if (bytes > size) {
       free(memory);
       size = parts(bytes + bytes / 4, 4096) * 4096;
       memory = static_cast<char*>(aligned_alloc(4096, size_t(size)));
     }
+#endif
     return memory;
   }
 
