@@ -71,6 +71,8 @@ def test_seeds() -> None:
         {"top_k": 0},
         {"top_p": 0},
         {"top_p": 1.1},
+        {"seed": -1},
+        {"seed": 2**64},
     ],
 )
 def test_settings_that_cannot_be_used(settings: dict[str, float]) -> None:

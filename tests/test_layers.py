@@ -363,6 +363,18 @@ X = torch.zeros(4, 3, D)
             "input is a PackedSequence and lengths are given too. It has its own: leave them out.",
         ),
         (
+            lambda: Recurrent(cells.GRU(D, 4))(X[:, 0], 3),
+            "the given state of GRU is 1 value, but its states are h: give one tensor for each.",
+        ),
+        (
+            lambda: recurra.unroll(nn.GRUCell(D, 4), X),
+            "a recurra.Cell is run over time, and GRUCell is none. Derive it from Cell.",
+        ),
+        (
+            lambda: recurra.scan(nn.GRUCell(D, 4), X),
+            "a recurra.Cell is run over time, and GRUCell is none. Derive it from Cell.",
+        ),
+        (
             lambda: Recurrent(nn.GRUCell(D, 4)),
             "Recurrent takes a recurra.Cell, and GRUCell is none. Derive it from Cell.",
         ),

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from recurra.cell.arguments import check_sides, check_states
 from recurra.cell.steps import split, state_names, state_sizes
-from recurra.errors import CellError
+from recurra.errors import CellError, InputError
 
 _NO_SIDES: Mapping[str, int] = MappingProxyType({})
 _NO_WEIGHTS: Mapping[str, Tensor] = MappingProxyType({})
@@ -98,7 +98,9 @@ class Cell(torch.nn.Module):
 
 
 def check_made(cell: Cell) -> None:
-    """Raises CellError for a cell whose `__init__` left out that of Cell."""
+    """Raises InputError for what is no cell, CellError for one whose `__init__` left out that of Cell."""
+    if not isinstance(cell, Cell):
+        raise InputError(f"a recurra.Cell is run over time, and {type(cell).__name__} is none. Derive it from Cell.")
     if "state_sizes" not in cell.__dict__:
         name = type(cell).__name__
         raise CellError(

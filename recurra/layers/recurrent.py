@@ -70,8 +70,9 @@ class Recurrent(Layer):
         check_input(name, x, cell.input_size, "T")
         states: States = None
         if state is not None:
-            given = (state,) if isinstance(state, Tensor) else state
-            states = check_states(name, cell.state_sizes, tuple(s.unsqueeze(0) for s in given), 1)
+            given = state if isinstance(state, (tuple, list)) else (state,)
+            rows = tuple(s.unsqueeze(0) if isinstance(s, Tensor) else s for s in given)
+            states = check_states(name, cell.state_sizes, rows, 1)
         if lengths is not None:
             lengths = check_lengths(torch.as_tensor(lengths).reshape(-1), x.shape[0], 1)
         if resets is not None:

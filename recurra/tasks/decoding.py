@@ -34,6 +34,8 @@ class Decoder:
             raise InputError(f"top_k={top_k} leaves nothing to choose from; give 1 or more.")
         if top_p is not None and not 0 < top_p <= 1:
             raise InputError(f"top_p={top_p} cannot be used; give a probability above 0 and up to 1.")
+        if seed is not None and not 0 <= seed < 2**64:
+            raise InputError(f"seed={seed} cannot be used; give a whole number from 0 to 2**64 - 1.")
         self.temperature, self.top_k, self.top_p = temperature, top_k, top_p
         self._generator = torch.Generator().manual_seed(secrets.randbits(63) if seed is None else seed)
 

@@ -243,7 +243,7 @@ def _inside(weights: Weights | None) -> Weights | None:
 
 def _drawn(cell: Cell, weights: Weights | None) -> Weights | None:
     """The weights of a call: with those that a wrapper draws for it in the place of the cell's own."""
-    if type(cell).call_weights is Cell.call_weights:
+    if getattr(type(cell), "call_weights", Cell.call_weights) is Cell.call_weights:  # what is no cell is refused later
         return weights
     drawn = cell.call_weights() if weights is None else call_with(cell, weights, cell.call_weights)
     return {**(weights or {}), **drawn} if drawn else weights
