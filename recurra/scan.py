@@ -46,7 +46,8 @@ def scan(
     check_made(cell)
     name = cell.full_name
     check_input(name, x, cell.input_size)
-    if sides is None and (weights := cell.call_weights()):
+    weights = cell.call_weights() if sides is None else {}
+    if len(weights):  # torch.compile takes any mapping for a true one
         found: tuple[Tensor, tuple[Tensor, ...]] = call_with(
             cell, weights, lambda: scan(cell, x, states, lengths, reverse, call_sides(cell, x), resets)
         )

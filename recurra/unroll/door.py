@@ -370,14 +370,11 @@ def _scan(
         shown = Tapping(shown, taps)
         sides = None if sides is None else (*shown.own_sides(x), *sides)
 
-    def run() -> tuple[Tensor, States]:
-        y, last = scan(shown, x, states, lengths, reverse, sides)
-        return (y if record is None else record.split(y)), last
-
     if weights is None:
-        return run()
-    found: tuple[Tensor, States] = call_with(cell, weights, run)
-    return found
+        y, last = scan(shown, x, states, lengths, reverse, sides)
+    else:
+        y, last = call_with(cell, weights, lambda: scan(shown, x, states, lengths, reverse, sides))
+    return (y if record is None else record.split(y)), last
 
 
 def _fall_back(
