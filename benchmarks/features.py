@@ -1,8 +1,5 @@
 """What resets, recorded gates and regularisers cost: the same layer with and without them."""
 
-import importlib
-import importlib.util
-import inspect
 import itertools
 from typing import Any
 
@@ -12,22 +9,15 @@ from torch import Tensor, nn
 import recurra
 from benchmarks.goals import Shape
 from benchmarks.race import Check, Forward, Race, Values, gradients, rows, values
-from benchmarks.timing import Absent, Contestant
+from benchmarks.timing import Contestant
 
 RESETS = 0.01  # of all steps begin a new sequence
 GATES = ("i", "f", "g", "o")
 
 
-def require(there: bool, what: str) -> None:
-    """An older checkout is measured too, without this row."""
-    if not there:
-        raise Absent(f"this checkout has no {what}")
-
-
 def resets(cell: str, shape: Shape) -> Race:
     """Held against a call of its own for every piece between two resets."""
     assert cell == "gru"
-    require("resets" in inspect.signature(recurra.Recurrent.forward).parameters, "resets")
     batch, time, width = shape
     layer = recurra.GRU(width, width)
     x, dy = rows(shape, grad=True)
@@ -58,7 +48,6 @@ def resets(cell: str, shape: Shape) -> Race:
 def record(cell: str, shape: Shape) -> Race:
     """Held against the gates computed from the outputs, and outputs and gradients against those without recording."""
     assert cell == "lstm"
-    require(hasattr(recurra.LSTM, "record"), "recording")
     layer: Any = recurra.LSTM(shape[2], shape[2])
     x, dy = rows(shape, grad=True)
 
@@ -92,11 +81,9 @@ def record(cell: str, shape: Shape) -> Race:
 def regularised(cell: str, shape: Shape) -> Race:
     """Zoneout around variational dropout, held against the plain loop with the same masks."""
     assert cell == "lstm"
-    require(importlib.util.find_spec("recurra.regularise") is not None, "regularisers")
-    wrappers: Any = importlib.import_module("recurra.regularise")
     inner = recurra.cells.LSTM(shape[2], shape[2])
     plain = recurra.Recurrent(inner)
-    layer = recurra.Recurrent(wrappers.Zoneout(wrappers.VariationalDropout(inner, x=0.25, h=0.25), h=0.05, c=0.5))
+    layer = recurra.Recurrent(recurra.Zoneout(recurra.VariationalDropout(inner, x=0.25, h=0.25), h=0.05, c=0.5))
     x, dy = rows(shape, grad=True)
 
     def drawn(forward: Forward) -> Forward:
