@@ -121,8 +121,8 @@ static bool moves(const Operand& o) {
   return o.broadcast || o.place == kRows || o.place == kShifted || o.place == kState || o.place == kNext;
 }
 
-// One thread at work on one stage. With a team it does its part of the columns of every phase, and meets the others after
-// it: states and locals lie in memory that they have in common.
+// The threads that share the columns of every phase of a loop and meet after it; its states and locals lie in memory that
+// they have in common. A thread with sequences of its own is a team of one.
 struct Team {
   MeetingPoint* point;
   int thread, of;
@@ -131,6 +131,7 @@ struct Team {
     if (of > 1) point->wait(of);
   }
 };
+// One thread at work on one stage.
 template <class T> class Worker {
  public:
   // Rows at most at once: of the thread's sequences in a loop, of a chunk otherwise.
