@@ -19,6 +19,8 @@ from recurra.cell.base import (
     one_step,
     output_width,
     rows_like,
+    telling_batches,
+    trial_step,
 )
 from recurra.cell.gradients import Tapping
 from recurra.cell.resets import reset_side, resetting
@@ -52,4 +54,6 @@ __all__ = [
     "resetting",
     "rows_like",
     "split",
+    "telling_batches",
+    "trial_step",
 ]

@@ -1,6 +1,8 @@
 """Cell: the equation of one step, with its weights and the names and widths of its states."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from itertools import count
 from types import MappingProxyType
 from typing import Any
 
@@ -148,18 +150,43 @@ def call_with(cell: Cell, weights: Mapping[str, Tensor], function: Any) -> Any:
     return torch.func.functional_call(_Calling(cell), named, (function,))
 
 
-def output_width(cell: Cell) -> int:
-    """Width of y_t. Random numbers drawn and buffers written by the trial step leave no trace."""
+def trial_step(
+    cell: Cell, batch: int = 2, number: float = 0.0, watch: AbstractContextManager[object] | None = None
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Output and next states of one step on `batch` rows that hold `number` everywhere, from the initial states.
+
+    Random numbers drawn and buffers written in it leave no trace. watch: entered around the step and nothing else.
+    """
     like = rows_like(cell)
     buffers = {name: b.clone() for name, b in cell.named_buffers()}
     with torch.no_grad(), torch.random.fork_rng([like.device] if like.is_cuda else []):
-        x = like.new_zeros(2, cell.input_size)
-        states = initial_states(cell, x, 2)
-        sides = [x.new_zeros(2, n) for n in cell.side_sizes.values()]
-        result = torch.func.functional_call(cell, buffers, (x, *sides, *states))
-    return split(cell.step, cell.state_names, states, result)[0].shape[1]
+        x = like.new_full((batch, cell.input_size), number)
+        states = initial_states(cell, x, batch)
+        sides = tuple(x.new_full((batch, n), number) for n in cell.side_sizes.values())
+
+        def step() -> tuple[Tensor, tuple[Tensor, ...]]:
+            with watch or nullcontext():
+                return one_step(cell, x, states, sides)
+
+        y, nexts = call_with(cell, buffers, step)
+    return y, nexts
 
 
-def rows_like(cell: Cell) -> Tensor:
-    """A tensor of the cell's dtype and device: those of its first floating parameter."""
-    return next((p for p in cell.parameters() if p.is_floating_point()), torch.empty(0))
+def output_width(cell: Cell) -> int:
+    """Width of y_t."""
+    return trial_step(cell)[0].shape[1]
+
+
+def telling_batches(cell: Cell, weights: Iterable[Tensor] = ()) -> Iterator[int]:
+    """Numbers of rows by which a batch is told from everything else: primes that are nobody's width, the least first.
+
+    weights: those that stand in for the cell's own.
+    """
+    taken = {n for t in (*weights, *cell.parameters(), *cell.buffers()) for n in t.shape}
+    taken |= {cell.input_size, *cell.side_sizes.values(), *cell.state_sizes.values()}
+    return (p for p in count(3, 2) if p not in taken and all(p % q for q in range(3, p, 2)))
+
+
+def rows_like(module: torch.nn.Module) -> Tensor:
+    """A tensor of the dtype and device of a module: those of its first floating parameter."""
+    return next((p for p in module.parameters() if p.is_floating_point()), torch.empty(0))

@@ -14,8 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from recurra.cell.base import Cell, initial_states
-from recurra.cell.steps import split
+from recurra.cell.base import Cell, telling_batches, trial_step
 from recurra.cell.wrapper import Wrapper
 from recurra.errors import InputError
 
@@ -25,14 +24,12 @@ FOREIGN = (
     *(d + os.sep for d in (os.path.dirname(torch.__file__), _HERE, os.path.join(os.path.dirname(_HERE), "regularise"))),
     "<",
 )
-_PRIMES = (3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71, 73, 79, 83, 89, 97)
 States = tuple[Tensor, ...]
 
 
 @contextmanager
-def _variables() -> Iterator[dict[str, Tensor]]:
-    """Collects the tensors that variables of the functions inside hold when those return."""
-    found: dict[str, Tensor] = {}
+def _collecting(found: dict[str, Tensor]) -> Iterator[None]:
+    """Puts into `found` the tensors that variables of the functions inside hold when those return."""
 
     def watch(frame: FrameType, event: str, _: Any) -> None:
         if event == "return" and not frame.f_code.co_filename.startswith(FOREIGN):
@@ -43,7 +40,7 @@ def _variables() -> Iterator[dict[str, Tensor]]:
         raise InputError("record needs the place of the profiler that is running. Stop the profiler while you record.")
     sys.setprofile(watch)
     try:
-        yield found
+        yield
     finally:
         sys.setprofile(before)
 
@@ -55,18 +52,8 @@ def _named(cell: Cell, found: Mapping[str, Tensor], y: Tensor, nexts: States) ->
 
 def recordable(cell: Cell) -> dict[str, tuple[int, ...]]:
     """What can be recorded of a cell: by name, the shape without the batch. Found by one step on rows of zeros."""
-    like = next((p for p in cell.parameters() if p.is_floating_point()), torch.empty(0))
-    taken = {n for t in (*cell.parameters(), *cell.buffers()) for n in t.shape}
-    taken |= {cell.input_size, *cell.side_sizes.values(), *cell.state_sizes.values()}
-    B = next(p for p in (*_PRIMES, 1009) if p not in taken)
-    buffers = {name: b.clone() for name, b in cell.named_buffers()}
-    with torch.no_grad(), torch.random.fork_rng([like.device] if like.is_cuda else []):
-        x = like.new_zeros(B, cell.input_size)
-        states = initial_states(cell, x, B)
-        sides = [x.new_zeros(B, n) for n in cell.side_sizes.values()]
-        with _variables() as found:
-            result = torch.func.functional_call(cell, buffers, (x, *sides, *states))
-    named = _named(cell, found, *split(cell.step, cell.state_names, states, result))
+    B, found = next(telling_batches(cell)), dict[str, Tensor]()
+    named = _named(cell, found, *trial_step(cell, B, watch=_collecting(found)))
     return {name: tuple(t.shape[1:]) for name, t in named.items() if t.dim() and t.shape[0] == B}
 
 
@@ -84,7 +71,8 @@ class Showing(Wrapper):
         sides: tuple[Tensor, ...],
         states: States,
     ) -> tuple[Tensor, States]:
-        with _variables() as found:
+        found: dict[str, Tensor] = {}
+        with _collecting(found):
             y, nexts = step(x, states)
         named = _named(self.inner, found, y, nexts)
         for name in self.names:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from recurra.cell import rows_like
 from recurra.errors import InputError
 from recurra.layers import Bidirectional, Recurrent, Residual, Stack
 from recurra.layers.drop_in import DropIn
@@ -241,7 +242,7 @@ def _cells_of(layer: nn.Module) -> list[int]:
 def _visits_of(layer: nn.Module, batch: int) -> list[Visit]:
     """Every cell of the layer with its weights, in the order of the door: the layer is run on one step of zeros."""
     leaf = _first_leaf(layer)
-    weight = next((p for p in layer.parameters() if p.is_floating_point()), torch.empty(0))
+    weight = rows_like(layer)
     shape = (batch, 1) if getattr(leaf, "batch_first", False) else (1, batch)
     x = weight.new_zeros(*shape, leaf.cell.input_size if isinstance(leaf, Recurrent) else leaf.input_size)
     with _without_dropout(layer), torch.no_grad(), torch.random.fork_rng(devices=[]), visits() as seen:

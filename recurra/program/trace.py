@@ -10,6 +10,7 @@ import copy
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from types import CodeType, FrameType
 from typing import Any
 
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import _disable_current_modes
 
-from recurra.cell import FOREIGN, Cell, innermost, split
+from recurra.cell import FOREIGN, Cell, innermost, split, telling_batches
 from recurra.errors import CellError
 from recurra.program.fingerprint import Fingerprint
 from recurra.program.plan import Step
@@ -36,7 +37,6 @@ from recurra.program.text import step_text
 from recurra.program.values import Value
 
 _sync: Callable[[Tensor], None] = getattr(torch, "_sync")  # noqa: B009 (not in torch's own list of names)
-_PRIMES = [p for p in range(3, 1000) if all(p % q for q in range(2, p))]
 _FOREIGN = (*LIBRARIES, *FOREIGN)
 _MODULE_SETATTR: CodeType = nn.Module.__setattr__.__code__
 
@@ -61,9 +61,7 @@ def trace(cell: Cell, weights: Mapping[str, Tensor], watch: Sequence[str] = ()) 
     Call it inside `outside_transforms`.
     """
     _refuse_hidden_inputs(cell)
-    taken = {n for t in weights.values() for n in t.shape}
-    taken |= {cell.input_size, *cell.side_sizes.values(), *cell.state_sizes.values()}
-    first, second = [b for b in _PRIMES if b not in taken][:2]
+    first, second = islice(telling_batches(cell, weights.values()), 2)
     trial, standing = _copy(cell, weights)
     before = Fingerprint(trial)
     step, sample = _record(trial, standing, first, watch)

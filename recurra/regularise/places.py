@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 import recurra.cell as cell_package
-from recurra.cell import Cell, initial_states, one_step
+from recurra.cell import Cell, telling_batches, trial_step
 
 # frames of these folders hold no variables of a cell's step
 _OTHERS = tuple(os.path.dirname(str(f)) + os.sep for f in (torch.__file__, cell_package.__file__, __file__))
@@ -93,16 +93,10 @@ class _Finding(_Counting):
 
 def variables(cell: Cell) -> dict[str, Place]:
     """Where the variables of a step are computed that hold rows when it ends: next states, and what went into them."""
-    trial = copy.deepcopy(cell).train()  # the step may write buffers
-    like = next((p for p in trial.parameters() if p.is_floating_point()), torch.empty(0))
-    taken = {cell.input_size, *cell.state_sizes.values(), *(n for p in trial.parameters() for n in p.shape)}
-    rows = next(n for n in range(2, len(taken) + 3) if n not in taken)
-    with torch.no_grad(), torch.random.fork_rng([like.device] if like.is_cuda else []):
-        x = like.new_ones(rows, cell.input_size)
-        sides = tuple(x.new_ones(rows, n) for n in trial.side_sizes.values())
-        states = initial_states(trial, x, rows)
-        with _Finding(rows) as finding:
-            _, nexts = one_step(trial, x, states, sides)
+    trial = copy.deepcopy(cell).train()
+    rows = next(telling_batches(trial))
+    finding = _Finding(rows)
+    _, nexts = trial_step(trial, rows, 1.0, finding)
     returned = {k: p for k, t in zip(cell.state_names, nexts, strict=True) if (p := finding.place(t)) is not None}
     return {**finding.named, **returned}
 
