@@ -45,6 +45,19 @@ def make(cell: type[Cell], *arguments: object, third: int = 2, **options: object
     return cell(*arguments, **dict.fromkeys(more, third), **options)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("cell", PUBLIC)
+def test_a_constructor_names_all_it_takes(cell: type[Cell]) -> None:
+    """Widths, bias, what is particular, device and dtype, in this order; a gate's bias by keyword; nothing else."""
+    taken = inspect.signature(cell).parameters
+    plain = [p for p in taken.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
+    names, widths = [p.name for p in plain], [p.name for p in plain if p.default is p.empty]
+    assert names[:2] == widths[:2] == ["input_size", "hidden_size"]
+    assert (names[len(widths)], names[-2:]) == ("bias", ["device", "dtype"])
+    assert set(taken) - set(names) <= {"forget_bias"}
+    with pytest.raises(TypeError):
+        make(cell, 3, 4, before=3)
+
+
 def test_a_list_of_all_cells_is_in_the_docs() -> None:
     """One row each in "How to choose a cell"."""
     text = (ROOT / "docs" / "cells.md").read_text()

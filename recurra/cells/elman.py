@@ -5,20 +5,22 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recurra.cell import Cell
-from recurra.cells._parameters import Device, add_gates, draw
+from recurra.cells._parameters import Device, Dtype, Gated
 from recurra.errors import CellError
 
 NONLINEARITIES = {"tanh": torch.tanh, "relu": torch.relu}
 
 
-def check_nonlinearity(cell: Cell, nonlinearity: str) -> None:
+def checked_nonlinearity(cell: Cell, nonlinearity: str) -> str:
+    """nonlinearity. Raises CellError for one that there is not."""
     if nonlinearity not in NONLINEARITIES:
         raise CellError(
             f"{type(cell).__name__} got nonlinearity={nonlinearity!r}. Choose {' or '.join(NONLINEARITIES)}."
         )
+    return nonlinearity
 
 
-class Elman(Cell):
+class Elman(Gated):
     """h_t = φ(W_ih x_t + b_ih + W_hh h_{t-1} + b_hh),   φ = tanh or relu.
 
     Elman 1990. The output is the state h (B, H).
@@ -30,10 +32,7 @@ class Elman(Cell):
     equation of the paper is a cell of its own, ElmanOutput.
     """
 
-    weight_ih: Tensor
-    weight_hh: Tensor
-    bias_ih: Tensor | None
-    bias_hh: Tensor | None
+    gates = 1
 
     def __init__(
         self,
@@ -42,24 +41,43 @@ class Elman(Cell):
         bias: bool = True,
         nonlinearity: str = "tanh",
         device: Device = None,
-        dtype: torch.dtype | None = None,
+        dtype: Dtype = None,
     ) -> None:
-        super().__init__(input_size, hidden_size)
-        check_nonlinearity(self, nonlinearity)
-        self.nonlinearity = nonlinearity
-        add_gates(self, hidden_size, input_size, hidden_size, bias, device, dtype)
+        self.prepare(input_size, hidden_size, bias, device, dtype)
+        self.nonlinearity = checked_nonlinearity(self, nonlinearity)
         self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Draws all parameters anew."""
-        draw(self, self.hidden_size)
 
     def step(self, x: Tensor, h: Tensor) -> Tensor:
         a = F.linear(x, self.weight_ih, self.bias_ih) + F.linear(h, self.weight_hh, self.bias_hh)
         return NONLINEARITIES[self.nonlinearity](a)
 
 
-class ElmanOutput(Cell):
+class WithOutput(Gated, named_by_step=False):
+    """Elman's hidden layer, and an output of a width of its own."""
+
+    gates = 1
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        output_size: int,
+        bias: bool = True,
+        nonlinearity: str = "tanh",
+        device: Device = None,
+        dtype: Dtype = None,
+    ) -> None:
+        self.prepare(input_size, hidden_size, bias, device, dtype)
+        self.nonlinearity = checked_nonlinearity(self, nonlinearity)
+        self.add_output(output_size, bias, device, dtype)
+        self.reset_parameters()
+
+    def add_output(self, output_size: int, bias: bool, device: Device, dtype: Dtype) -> None:
+        """Makes the layers of the output."""
+        self.output = nn.Linear(self.hidden_size, output_size, bias, device, dtype)
+
+
+class ElmanOutput(WithOutput):
     """h_t = φ(W_ih x_t + b_ih + W_hh h_{t-1} + b_hh),   y_t = σ(W_o h_t + b_o),   φ = tanh or relu.
 
     Elman 1990, both equations. The state is h (B, H), the output y (B, output_size).
@@ -70,32 +88,6 @@ class ElmanOutput(Cell):
     Deviation: Elman's φ is the logistic function too.
     """
 
-    weight_ih: Tensor
-    weight_hh: Tensor
-    bias_ih: Tensor | None
-    bias_hh: Tensor | None
-
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        output_size: int,
-        bias: bool = True,
-        nonlinearity: str = "tanh",
-        device: Device = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        super().__init__(input_size, hidden_size)
-        check_nonlinearity(self, nonlinearity)
-        self.nonlinearity = nonlinearity
-        add_gates(self, hidden_size, input_size, hidden_size, bias, device, dtype)
-        self.output = nn.Linear(hidden_size, output_size, bias, device, dtype)
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Draws all parameters anew."""
-        draw(self, self.hidden_size)
-
     def step(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
         a = F.linear(x, self.weight_ih, self.bias_ih) + F.linear(h, self.weight_hh, self.bias_hh)
         h = NONLINEARITIES[self.nonlinearity](a)
@@ -103,7 +95,7 @@ class ElmanOutput(Cell):
         return y, h
 
 
-class ElmanOutputBefore(Cell):
+class ElmanOutputBefore(WithOutput):
     """y_t = σ(W_y h_{t-1} + b_y + W_o x_t + b_o),   h_t = φ(W_ih x_t + b_ih + W_hh h_{t-1} + b_hh),   φ = tanh or relu.
 
     After Elman 1990: a textbook variant whose output reads the previous state and the input, so that h_t is of no use
@@ -116,32 +108,9 @@ class ElmanOutputBefore(Cell):
     Deviations: textbooks leave the output function open, here it is σ as in ElmanOutput; two biases b_y and b_o.
     """
 
-    weight_ih: Tensor
-    weight_hh: Tensor
-    bias_ih: Tensor | None
-    bias_hh: Tensor | None
-
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        output_size: int,
-        bias: bool = True,
-        nonlinearity: str = "tanh",
-        device: Device = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        super().__init__(input_size, hidden_size)
-        check_nonlinearity(self, nonlinearity)
-        self.nonlinearity = nonlinearity
-        add_gates(self, hidden_size, input_size, hidden_size, bias, device, dtype)
-        self.output = nn.Linear(hidden_size, output_size, bias, device, dtype)
-        self.skip = nn.Linear(input_size, output_size, bias, device, dtype)
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Draws all parameters anew."""
-        draw(self, self.hidden_size)
+    def add_output(self, output_size: int, bias: bool, device: Device, dtype: Dtype) -> None:
+        super().add_output(output_size, bias, device, dtype)
+        self.skip = nn.Linear(self.input_size, output_size, bias, device, dtype)
 
     def step(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
         y = torch.sigmoid(self.output(h) + self.skip(x))

@@ -4,11 +4,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from recurra.cell import Cell
-from recurra.cells._parameters import Device, add_gates, draw
+from recurra.cells._parameters import Gated
 
 
-class GRU(Cell):
+class GRU(Gated):
     """r_t = σ(W_ir x_t + b_ir + W_hr h_{t-1} + b_hr)
     z_t = σ(W_iz x_t + b_iz + W_hz h_{t-1} + b_hz)
     n_t = tanh(W_in x_t + b_in + r_t ∘ (W_hn h_{t-1} + b_hn))
@@ -24,26 +23,7 @@ class GRU(Cell):
     Deviation from the paper: the place of r_t; GRUResetBefore has it as published.
     """
 
-    weight_ih: Tensor
-    weight_hh: Tensor
-    bias_ih: Tensor | None
-    bias_hh: Tensor | None
-
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        bias: bool = True,
-        device: Device = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        super().__init__(input_size, hidden_size)
-        add_gates(self, 3 * hidden_size, input_size, hidden_size, bias, device, dtype)
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Draws all parameters anew."""
-        draw(self, self.hidden_size)
+    gates = 3
 
     def step(self, x: Tensor, h: Tensor) -> Tensor:
         x_r, x_z, x_n = F.linear(x, self.weight_ih, self.bias_ih).chunk(3, -1)
@@ -54,7 +34,7 @@ class GRU(Cell):
         return (1 - z) * n + z * h
 
 
-class GRUResetBefore(Cell):
+class GRUResetBefore(Gated):
     """r_t = σ(W_ir x_t + b_ir + W_hr h_{t-1} + b_hr)
     z_t = σ(W_iz x_t + b_iz + W_hz h_{t-1} + b_hz)
     n_t = tanh(W_in x_t + b_in + W_hn (r_t ∘ h_{t-1}) + b_hn)
@@ -69,26 +49,7 @@ class GRUResetBefore(Cell):
     Deviation: the paper has no biases; here two, as torch.nn has. (Chung et al. 2014 exchange z_t and 1 - z_t.)
     """
 
-    weight_ih: Tensor
-    weight_hh: Tensor
-    bias_ih: Tensor | None
-    bias_hh: Tensor | None
-
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        bias: bool = True,
-        device: Device = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        super().__init__(input_size, hidden_size)
-        add_gates(self, 3 * hidden_size, input_size, hidden_size, bias, device, dtype)
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Draws all parameters anew."""
-        draw(self, self.hidden_size)
+    gates = 3
 
     def step(self, x: Tensor, h: Tensor) -> Tensor:
         H = self.hidden_size

@@ -1,15 +1,13 @@
 """The independently recurrent network: every unit sees its own past only."""
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recurra.cell import Cell
-from recurra.cells._parameters import Device, add, draw
-from recurra.cells.elman import NONLINEARITIES, check_nonlinearity
+from recurra.cells._parameters import Device, Dtype, Shapes, Weighted
+from recurra.cells.elman import NONLINEARITIES, checked_nonlinearity
 
 
-class IndRNN(Cell):
+class IndRNN(Weighted):
     """h_t = φ(W x_t + b + u ∘ h_{t-1}),   φ = relu or tanh.
 
     Li, Li, Cook, Zhu and Gao 2018, arXiv:1803.04831. The output is the state h (B, H). Units meet in the layer above.
@@ -21,7 +19,6 @@ class IndRNN(Cell):
     is left to the training loop.
     """
 
-    weight_ih: Tensor
     weight_hh: Tensor
     bias_ih: Tensor | None
 
@@ -32,18 +29,18 @@ class IndRNN(Cell):
         bias: bool = True,
         nonlinearity: str = "relu",
         device: Device = None,
-        dtype: torch.dtype | None = None,
+        dtype: Dtype = None,
     ) -> None:
-        super().__init__(input_size, hidden_size)
-        check_nonlinearity(self, nonlinearity)
-        self.nonlinearity = nonlinearity
-        H = hidden_size
-        add(self, device, dtype, weight_ih=(H, input_size), weight_hh=(H,), bias_ih=(H,) if bias else None)
+        self.prepare(input_size, hidden_size, bias, device, dtype)
+        self.nonlinearity = checked_nonlinearity(self, nonlinearity)
         self.reset_parameters()
 
+    def shapes(self) -> Shapes:
+        H = self.hidden_size
+        return {"weight_ih": (H, self.input_size), "weight_hh": (H,), "bias_ih": (H,)}
+
     def reset_parameters(self) -> None:
-        """Draws all parameters anew."""
-        draw(self, self.hidden_size)
+        super().reset_parameters()
         nn.init.uniform_(self.weight_hh, 0, 1)
 
     def step(self, x: Tensor, h: Tensor) -> Tensor:

@@ -4,11 +4,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recurra.cell import Cell
-from recurra.cells._parameters import Device, add_gates, draw
+from recurra.cells._parameters import Device, Dtype, Gated
 
 
-class Jordan(Cell):
+class Jordan(Gated):
     """h_t = tanh(W_ih x_t + b_ih + W_hh y_{t-1} + b_hh),   y_t = σ(W_o h_t + b_o).
 
     Jordan 1986, ICS Report 8604, UC San Diego: the output, not the hidden layer, is fed back. The state is y
@@ -21,10 +20,7 @@ class Jordan(Cell):
     textbooks; his hidden units are logistic.
     """
 
-    weight_ih: Tensor
-    weight_hh: Tensor
-    bias_ih: Tensor | None
-    bias_hh: Tensor | None
+    gates = 1
 
     def __init__(
         self,
@@ -33,16 +29,11 @@ class Jordan(Cell):
         output_size: int,
         bias: bool = True,
         device: Device = None,
-        dtype: torch.dtype | None = None,
+        dtype: Dtype = None,
     ) -> None:
-        super().__init__(input_size, hidden_size, y=output_size)
-        add_gates(self, hidden_size, input_size, output_size, bias, device, dtype)
+        self.prepare(input_size, hidden_size, bias, device, dtype, y=output_size)
         self.output = nn.Linear(hidden_size, output_size, bias, device, dtype)
         self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Draws all parameters anew."""
-        draw(self, self.hidden_size)
 
     def step(self, x: Tensor, y: Tensor) -> Tensor:
         h = torch.tanh(F.linear(x, self.weight_ih, self.bias_ih) + F.linear(y, self.weight_hh, self.bias_hh))

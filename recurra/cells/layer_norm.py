@@ -1,14 +1,32 @@
 """LSTM and GRU with layer normalisation inside the step."""
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recurra.cell import Cell
-from recurra.cells._parameters import Device, add, check_forget_bias, draw, set_forget_bias
+from recurra.cells._parameters import Device, Dtype, Shapes, Weighted, checked_forget_bias, set_forget_bias
 
 
-class LSTMLayerNorm(Cell):
+class LayerNormed(Weighted, named_by_step=False):
+    """A cell with weight_ih (gates H, D) and weight_hh (gates H, H), whose biases are those of its layer norms."""
+
+    gates: int
+    weight_hh: Tensor
+
+    def shapes(self) -> Shapes:
+        rows = self.gates * self.hidden_size
+        return {"weight_ih": (rows, self.input_size), "weight_hh": (rows, self.hidden_size)}
+
+    def reset_parameters(self) -> None:
+        super().reset_parameters()
+        for norm in self.children():
+            if isinstance(norm, nn.LayerNorm):
+                norm.reset_parameters()
+
+
+class LSTMLayerNorm(LayerNormed):
     """(i_t, f_t, g_t, o_t) = LN(W_ih x_t) + LN(W_hh h_{t-1})
     c_t = σ(f_t) ∘ c_{t-1} + σ(i_t) ∘ tanh(g_t)
     h_t = σ(o_t) ∘ tanh(LN(c_t)),   LN(a) = α ∘ (a - mean a) / √(var a + ε) + β
@@ -23,8 +41,7 @@ class LSTMLayerNorm(Cell):
     Deviations: the paper adds a bias to the gates, which β of norm_ih is already.
     """
 
-    weight_ih: Tensor
-    weight_hh: Tensor
+    gates = 4
 
     def __init__(
         self,
@@ -33,27 +50,19 @@ class LSTMLayerNorm(Cell):
         bias: bool = True,
         eps: float = 1e-5,
         device: Device = None,
-        dtype: torch.dtype | None = None,
+        dtype: Dtype = None,
         *,
         forget_bias: float | None = None,
     ) -> None:
-        super().__init__(input_size, hidden_size)
-        check_forget_bias(self, forget_bias, bias)
-        self.forget_bias = forget_bias
-        rows = 4 * hidden_size
-        add(self, device, dtype, weight_ih=(rows, input_size), weight_hh=(rows, hidden_size))
-        self.norm_ih = nn.LayerNorm(rows, eps, bias=bias, device=device, dtype=dtype)
-        self.norm_hh = nn.LayerNorm(rows, eps, bias=bias, device=device, dtype=dtype)
-        self.norm_c = nn.LayerNorm(hidden_size, eps, bias=bias, device=device, dtype=dtype)
+        self.prepare(input_size, hidden_size, bias, device, dtype)
+        self.forget_bias = checked_forget_bias(self, forget_bias, bias)
+        norm = partial(nn.LayerNorm, eps=eps, bias=bias, device=device, dtype=dtype)
+        self.norm_ih, self.norm_hh, self.norm_c = norm(4 * hidden_size), norm(4 * hidden_size), norm(hidden_size)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draws all parameters anew."""
-        draw(self, self.hidden_size)
-        for norm in (self.norm_ih, self.norm_hh, self.norm_c):
-            norm.reset_parameters()
-        H = self.hidden_size
-        set_forget_bias(self.forget_bias, slice(H, 2 * H), self.norm_ih.bias, self.norm_hh.bias)
+        super().reset_parameters()
+        set_forget_bias(self.forget_bias, 1, self.hidden_size, self.norm_ih.bias, self.norm_hh.bias)
 
     def step(self, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
         gates = self.norm_ih(F.linear(x, self.weight_ih)) + self.norm_hh(F.linear(h, self.weight_hh))
@@ -64,7 +73,7 @@ class LSTMLayerNorm(Cell):
         return h, c
 
 
-class GRULayerNorm(Cell):
+class GRULayerNorm(LayerNormed):
     """(r_t, z_t) = σ(LN(W_irz x_t) + LN(W_hrz h_{t-1}))
     n_t = tanh(LN(W_in x_t) + r_t ∘ LN(W_hn h_{t-1}))
     h_t = (1 - z_t) ∘ n_t + z_t ∘ h_{t-1},   LN(a) = α ∘ (a - mean a) / √(var a + ε) + β
@@ -78,8 +87,7 @@ class GRULayerNorm(Cell):
     Deviation: the paper exchanges z_t and 1 - z_t; here as in GRU, whose place of r_t is the paper's.
     """
 
-    weight_ih: Tensor
-    weight_hh: Tensor
+    gates = 3
 
     def __init__(
         self,
@@ -88,22 +96,13 @@ class GRULayerNorm(Cell):
         bias: bool = True,
         eps: float = 1e-5,
         device: Device = None,
-        dtype: torch.dtype | None = None,
+        dtype: Dtype = None,
     ) -> None:
-        super().__init__(input_size, hidden_size)
-        H = hidden_size
-        add(self, device, dtype, weight_ih=(3 * H, input_size), weight_hh=(3 * H, H))
-        self.norm_ih = nn.LayerNorm(2 * H, eps, bias=bias, device=device, dtype=dtype)
-        self.norm_hh = nn.LayerNorm(2 * H, eps, bias=bias, device=device, dtype=dtype)
-        self.norm_in = nn.LayerNorm(H, eps, bias=bias, device=device, dtype=dtype)
-        self.norm_hn = nn.LayerNorm(H, eps, bias=bias, device=device, dtype=dtype)
+        self.prepare(input_size, hidden_size, bias, device, dtype)
+        norm = partial(nn.LayerNorm, eps=eps, bias=bias, device=device, dtype=dtype)
+        self.norm_ih, self.norm_hh = norm(2 * hidden_size), norm(2 * hidden_size)
+        self.norm_in, self.norm_hn = norm(hidden_size), norm(hidden_size)
         self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Draws all parameters anew."""
-        draw(self, self.hidden_size)
-        for norm in (self.norm_ih, self.norm_hh, self.norm_in, self.norm_hn):
-            norm.reset_parameters()
 
     def step(self, x: Tensor, h: Tensor) -> Tensor:
         H = self.hidden_size

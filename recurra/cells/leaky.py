@@ -6,13 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recurra.cell import Cell
-from recurra.cells._parameters import Device, add, add_gates, draw
-from recurra.cells.elman import NONLINEARITIES, check_nonlinearity
+from recurra.cells._parameters import Device, Dtype, Gated, Shapes
+from recurra.cells.elman import NONLINEARITIES, checked_nonlinearity
 from recurra.errors import CellError
 
 
-class LeakyIntegrator(Cell):
+class LeakyIntegrator(Gated):
     """h_t = (1 - a) ∘ h_{t-1} + a ∘ φ(W_ih x_t + b_ih + W_hh h_{t-1} + b_hh),   a = σ(α),   φ = tanh or relu.
 
     Jaeger, Lukoševičius, Popovici and Siewert 2007, Neural Networks 20(3), leaky echo state networks; a is also the
@@ -26,10 +25,7 @@ class LeakyIntegrator(Cell):
     `requires_grad_(False)` on them; its W_hh is sparse and scaled to a spectral radius.
     """
 
-    weight_ih: Tensor
-    weight_hh: Tensor
-    bias_ih: Tensor | None
-    bias_hh: Tensor | None
+    gates = 1
     logit_leak: Tensor
 
     def __init__(
@@ -40,23 +36,22 @@ class LeakyIntegrator(Cell):
         nonlinearity: str = "tanh",
         leak: float = 0.5,
         device: Device = None,
-        dtype: torch.dtype | None = None,
+        dtype: Dtype = None,
     ) -> None:
-        super().__init__(input_size, hidden_size)
-        check_nonlinearity(self, nonlinearity)
+        self.prepare(input_size, hidden_size, bias, device, dtype)
+        self.nonlinearity = checked_nonlinearity(self, nonlinearity)
         if not 0 < leak < 1:
             raise CellError(
                 f"LeakyIntegrator got leak={leak}. Give a number between 0 and 1; without a leak use Elman."
             )
-        self.nonlinearity = nonlinearity
         self.leak = leak
-        add_gates(self, hidden_size, input_size, hidden_size, bias, device, dtype)
-        add(self, device, dtype, logit_leak=(hidden_size,))
         self.reset_parameters()
 
+    def shapes(self) -> Shapes:
+        return {**super().shapes(), "logit_leak": (self.hidden_size,)}
+
     def reset_parameters(self) -> None:
-        """Draws all parameters anew."""
-        draw(self, self.hidden_size)
+        super().reset_parameters()
         nn.init.constant_(self.logit_leak, math.log(self.leak / (1 - self.leak)))
 
     def step(self, x: Tensor, h: Tensor) -> Tensor:

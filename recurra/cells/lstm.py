@@ -2,13 +2,12 @@
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from recurra.cell import Cell
-from recurra.cells._parameters import Device, add_gates, check_forget_bias, draw, set_forget_bias
+from recurra.cells._parameters import Device, Dtype, ForgetGated, Shapes, checked_forget_bias
 
 
-class LSTM(Cell):
+class LSTM(ForgetGated):
     """i_t = σ(W_ii x_t + b_ii + W_hi h_{t-1} + b_hi)
     f_t = σ(W_if x_t + b_if + W_hf h_{t-1} + b_hf)
     g_t = tanh(W_ig x_t + b_ig + W_hg h_{t-1} + b_hg)
@@ -26,32 +25,7 @@ class LSTM(Cell):
     Deviations: none of the papers' blocks, squashing ranges and truncated gradients; two biases, as torch.nn has.
     """
 
-    weight_ih: Tensor
-    weight_hh: Tensor
-    bias_ih: Tensor | None
-    bias_hh: Tensor | None
-
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        bias: bool = True,
-        device: Device = None,
-        dtype: torch.dtype | None = None,
-        *,
-        forget_bias: float | None = None,
-    ) -> None:
-        super().__init__(input_size, hidden_size)
-        check_forget_bias(self, forget_bias, bias)
-        self.forget_bias = forget_bias
-        add_gates(self, 4 * hidden_size, input_size, hidden_size, bias, device, dtype)
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Draws all parameters anew."""
-        draw(self, self.hidden_size)
-        H = self.hidden_size
-        set_forget_bias(self.forget_bias, slice(H, 2 * H), self.bias_ih, self.bias_hh)
+    gates = 4
 
     def step(self, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
         gates = F.linear(x, self.weight_ih, self.bias_ih) + F.linear(h, self.weight_hh, self.bias_hh)
@@ -62,7 +36,7 @@ class LSTM(Cell):
         return h, c
 
 
-class LSTMProjected(Cell):
+class LSTMProjected(ForgetGated):
     """i_t, f_t, g_t, o_t, c_t as in LSTM,   h_t = W_hr (o_t ∘ tanh(c_t)).
 
     Sak, Senior and Beaufays 2014, arXiv:1402.1128. Gate order in every parameter: i, f, g, o. States: h (B, proj_size),
@@ -75,10 +49,8 @@ class LSTMProjected(Cell):
     Deviations: the paper's peepholes and its second, non-recurrent projection are left out, as in torch.nn.
     """
 
-    weight_ih: Tensor
-    weight_hh: Tensor
-    bias_ih: Tensor | None
-    bias_hh: Tensor | None
+    gates = 4
+    weight_hr: Tensor
 
     def __init__(
         self,
@@ -87,22 +59,16 @@ class LSTMProjected(Cell):
         proj_size: int,
         bias: bool = True,
         device: Device = None,
-        dtype: torch.dtype | None = None,
+        dtype: Dtype = None,
         *,
         forget_bias: float | None = None,
     ) -> None:
-        super().__init__(input_size, hidden_size, h=proj_size)
-        check_forget_bias(self, forget_bias, bias)
-        self.forget_bias = forget_bias
-        add_gates(self, 4 * hidden_size, input_size, proj_size, bias, device, dtype)
-        self.weight_hr = nn.Parameter(torch.empty(proj_size, hidden_size, device=device, dtype=dtype))
+        self.prepare(input_size, hidden_size, bias, device, dtype, h=proj_size)
+        self.forget_bias = checked_forget_bias(self, forget_bias, bias)
         self.reset_parameters()
 
-    def reset_parameters(self) -> None:
-        """Draws all parameters anew."""
-        draw(self, self.hidden_size)
-        H = self.hidden_size
-        set_forget_bias(self.forget_bias, slice(H, 2 * H), self.bias_ih, self.bias_hh)
+    def shapes(self) -> Shapes:
+        return {**super().shapes(), "weight_hr": (self.state_sizes["h"], self.hidden_size)}
 
     def step(self, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
         gates = F.linear(x, self.weight_ih, self.bias_ih) + F.linear(h, self.weight_hh, self.bias_hh)

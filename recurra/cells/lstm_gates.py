@@ -4,11 +4,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from recurra.cell import Cell
-from recurra.cells._parameters import Device, add, add_gates, check_forget_bias, draw, set_forget_bias
+from recurra.cells._parameters import ForgetGated, Gated, Shapes
 
 
-class LSTMOriginal(Cell):
+class LSTMOriginal(Gated):
     """i_t = σ(W_ii x_t + b_ii + W_hi h_{t-1} + b_hi)
     g_t = tanh(W_ig x_t + b_ig + W_hg h_{t-1} + b_hg)
     o_t = σ(W_io x_t + b_io + W_ho h_{t-1} + b_ho)
@@ -25,26 +24,7 @@ class LSTMOriginal(Cell):
     gradients at the gates; none of these here. Two biases, as torch.nn has.
     """
 
-    weight_ih: Tensor
-    weight_hh: Tensor
-    bias_ih: Tensor | None
-    bias_hh: Tensor | None
-
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        bias: bool = True,
-        device: Device = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        super().__init__(input_size, hidden_size)
-        add_gates(self, 3 * hidden_size, input_size, hidden_size, bias, device, dtype)
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Draws all parameters anew."""
-        draw(self, self.hidden_size)
+    gates = 3
 
     def step(self, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
         gates = F.linear(x, self.weight_ih, self.bias_ih) + F.linear(h, self.weight_hh, self.bias_hh)
@@ -55,7 +35,7 @@ class LSTMOriginal(Cell):
         return h, c
 
 
-class LSTMPeephole(Cell):
+class LSTMPeephole(ForgetGated):
     """i_t = σ(W_ii x_t + b_ii + W_hi h_{t-1} + b_hi + p_i ∘ c_{t-1})
     f_t = σ(W_if x_t + b_if + W_hf h_{t-1} + b_hf + p_f ∘ c_{t-1})
     g_t = tanh(W_ig x_t + b_ig + W_hg h_{t-1} + b_hg)
@@ -73,34 +53,11 @@ class LSTMPeephole(Cell):
     Deviations: the papers cut the gradients through the peepholes; here they are whole. Two biases, as torch.nn has.
     """
 
-    weight_ih: Tensor
-    weight_hh: Tensor
+    gates = 4
     weight_ph: Tensor
-    bias_ih: Tensor | None
-    bias_hh: Tensor | None
 
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        bias: bool = True,
-        device: Device = None,
-        dtype: torch.dtype | None = None,
-        *,
-        forget_bias: float | None = None,
-    ) -> None:
-        super().__init__(input_size, hidden_size)
-        check_forget_bias(self, forget_bias, bias)
-        self.forget_bias = forget_bias
-        add_gates(self, 4 * hidden_size, input_size, hidden_size, bias, device, dtype)
-        add(self, device, dtype, weight_ph=(3 * hidden_size,))
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Draws all parameters anew."""
-        draw(self, self.hidden_size)
-        H = self.hidden_size
-        set_forget_bias(self.forget_bias, slice(H, 2 * H), self.bias_ih, self.bias_hh)
+    def shapes(self) -> Shapes:
+        return {**super().shapes(), "weight_ph": (3 * self.hidden_size,)}
 
     def step(self, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
         gates = F.linear(x, self.weight_ih, self.bias_ih) + F.linear(h, self.weight_hh, self.bias_hh)
@@ -113,7 +70,7 @@ class LSTMPeephole(Cell):
         return h, c
 
 
-class LSTMCoupled(Cell):
+class LSTMCoupled(Gated):
     """i_t = σ(W_ii x_t + b_ii + W_hi h_{t-1} + b_hi)
     g_t = tanh(W_ig x_t + b_ig + W_hg h_{t-1} + b_hg)
     o_t = σ(W_io x_t + b_io + W_ho h_{t-1} + b_ho)
@@ -130,26 +87,7 @@ class LSTMCoupled(Cell):
     Deviations: the paper's peepholes are left out; two biases, as torch.nn has.
     """
 
-    weight_ih: Tensor
-    weight_hh: Tensor
-    bias_ih: Tensor | None
-    bias_hh: Tensor | None
-
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        bias: bool = True,
-        device: Device = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        super().__init__(input_size, hidden_size)
-        add_gates(self, 3 * hidden_size, input_size, hidden_size, bias, device, dtype)
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Draws all parameters anew."""
-        draw(self, self.hidden_size)
+    gates = 3
 
     def step(self, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
         gates = F.linear(x, self.weight_ih, self.bias_ih) + F.linear(h, self.weight_hh, self.bias_hh)

@@ -4,11 +4,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from recurra.cell import Cell
-from recurra.cells._parameters import Device, add_gates, check_forget_bias, draw, set_forget_bias
+from recurra.cells._parameters import ForgetGated
 
 
-class MGU(Cell):
+class MGU(ForgetGated):
     """f_t = σ(W_if x_t + b_if + W_hf h_{t-1} + b_hf)
     n_t = tanh(W_in x_t + b_in + W_hn (f_t ∘ h_{t-1}) + b_hn)
     h_t = (1 - f_t) ∘ h_{t-1} + f_t ∘ n_t
@@ -22,31 +21,8 @@ class MGU(Cell):
     Deviation: the paper has one bias; two are kept as torch.nn has two.
     """
 
-    weight_ih: Tensor
-    weight_hh: Tensor
-    bias_ih: Tensor | None
-    bias_hh: Tensor | None
-
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        bias: bool = True,
-        device: Device = None,
-        dtype: torch.dtype | None = None,
-        *,
-        forget_bias: float | None = None,
-    ) -> None:
-        super().__init__(input_size, hidden_size)
-        check_forget_bias(self, forget_bias, bias)
-        self.forget_bias = forget_bias
-        add_gates(self, 2 * hidden_size, input_size, hidden_size, bias, device, dtype)
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Draws all parameters anew."""
-        draw(self, self.hidden_size)
-        set_forget_bias(self.forget_bias, slice(self.hidden_size), self.bias_ih, self.bias_hh)
+    gates = 2
+    forget = 0
 
     def step(self, x: Tensor, h: Tensor) -> Tensor:
         W_f, W_n = self.weight_hh.chunk(2)

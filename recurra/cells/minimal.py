@@ -4,11 +4,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from recurra.cell import Cell
-from recurra.cells._parameters import Device, add, draw
+from recurra.cells._parameters import InputGated
 
 
-class MinGRU(Cell):
+class MinGRU(InputGated):
     """z_t = σ(W_z x_t + b_z)
     n_t = W_n x_t + b_n
     h_t = (1 - z_t) ∘ h_{t-1} + z_t ∘ n_t
@@ -22,25 +21,7 @@ class MinGRU(Cell):
     n_t is what the paper's equation says.
     """
 
-    weight_ih: Tensor
-    bias_ih: Tensor | None
-
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        bias: bool = True,
-        device: Device = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        super().__init__(input_size, hidden_size)
-        rows = 2 * hidden_size
-        add(self, device, dtype, weight_ih=(rows, input_size), bias_ih=(rows,) if bias else None)
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Draws all parameters anew."""
-        draw(self, self.hidden_size)
+    gates = 2
 
     def step(self, x: Tensor, h: Tensor) -> Tensor:
         z, n = F.linear(x, self.weight_ih, self.bias_ih).chunk(2, -1)
@@ -48,7 +29,7 @@ class MinGRU(Cell):
         return torch.lerp(h, n, z)
 
 
-class MinLSTM(Cell):
+class MinLSTM(InputGated):
     """f_t = σ(W_f x_t + b_f),   i_t = σ(W_i x_t + b_i),   n_t = W_n x_t + b_n
     h_t = f_t / (f_t + i_t) ∘ h_{t-1} + i_t / (f_t + i_t) ∘ n_t
 
@@ -61,25 +42,7 @@ class MinLSTM(Cell):
     gates are shut.
     """
 
-    weight_ih: Tensor
-    bias_ih: Tensor | None
-
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        bias: bool = True,
-        device: Device = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        super().__init__(input_size, hidden_size)
-        rows = 3 * hidden_size
-        add(self, device, dtype, weight_ih=(rows, input_size), bias_ih=(rows,) if bias else None)
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Draws all parameters anew."""
-        draw(self, self.hidden_size)
+    gates = 3
 
     def step(self, x: Tensor, h: Tensor) -> Tensor:
         f, i, n = F.linear(x, self.weight_ih, self.bias_ih).chunk(3, -1)

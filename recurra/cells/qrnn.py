@@ -4,11 +4,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from recurra.cell import Cell
-from recurra.cells._parameters import Device, add, draw
+from recurra.cells._parameters import Device, Dtype, Shapes, Weighted
 
 
-class QRNN(Cell):
+class QRNN(Weighted):
     """z_t = tanh(V_z x_{t-1} + W_z x_t + b_z)
     f_t = σ(V_f x_{t-1} + W_f x_t + b_f)
     o_t = σ(V_o x_{t-1} + W_o x_t + b_o)
@@ -25,27 +24,18 @@ class QRNN(Cell):
     Deviations: the paper's equations show no bias; wider windows, f- and ifo-pooling are left out.
     """
 
-    weight_ih: Tensor
     weight_bh: Tensor
     bias_ih: Tensor | None
 
     def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        bias: bool = True,
-        device: Device = None,
-        dtype: torch.dtype | None = None,
+        self, input_size: int, hidden_size: int, bias: bool = True, device: Device = None, dtype: Dtype = None
     ) -> None:
-        super().__init__(input_size, hidden_size, before=input_size)
-        rows = 3 * hidden_size
-        weights = {"weight_ih": (rows, input_size), "weight_bh": (rows, input_size)}
-        add(self, device, dtype, **weights, bias_ih=(rows,) if bias else None)
+        self.prepare(input_size, hidden_size, bias, device, dtype, before=input_size)
         self.reset_parameters()
 
-    def reset_parameters(self) -> None:
-        """Draws all parameters anew."""
-        draw(self, self.hidden_size)
+    def shapes(self) -> Shapes:
+        rows, D = 3 * self.hidden_size, self.input_size
+        return {"weight_ih": (rows, D), "weight_bh": (rows, D), "bias_ih": (rows,)}
 
     def step(self, x: Tensor, c: Tensor, before: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         gates = F.linear(before, self.weight_bh) + F.linear(x, self.weight_ih, self.bias_ih)

@@ -6,15 +6,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from recurra.cell import Cell
-from recurra.cells._parameters import Device, add_gates, check_forget_bias, draw, set_forget_bias
+from recurra.cells._parameters import Device, Dtype, ForgetGated, checked_forget_bias
 from recurra.errors import CellError
 
 LOG_FORGET: dict[str, Callable[[Tensor], Tensor]] = {"sigmoid": F.logsigmoid, "exp": lambda a: a}
 EMPTY = -1e30  # the logarithm of the scale of nothing
 
 
-class SLSTM(Cell):
+class SLSTM(ForgetGated):
     """z_t = tanh(W_iz x_t + b_iz + W_hz h_{t-1} + b_hz)
     i_t = exp(ĩ_t),   ĩ_t = W_ii x_t + b_ii + W_hi h_{t-1} + b_hi
     f_t = σ(f̃_t) or exp(f̃_t),   f̃_t = W_if x_t + b_if + W_hf h_{t-1} + b_hf
@@ -34,10 +33,7 @@ class SLSTM(Cell):
     block around the cell (convolution, group norm, projections) is not part of it.
     """
 
-    weight_ih: Tensor
-    weight_hh: Tensor
-    bias_ih: Tensor | None
-    bias_hh: Tensor | None
+    gates = 4
 
     def __init__(
         self,
@@ -46,24 +42,16 @@ class SLSTM(Cell):
         bias: bool = True,
         forget_gate: str = "sigmoid",
         device: Device = None,
-        dtype: torch.dtype | None = None,
+        dtype: Dtype = None,
         *,
         forget_bias: float | None = None,
     ) -> None:
-        super().__init__(input_size, hidden_size)
-        check_forget_bias(self, forget_bias, bias)
+        self.prepare(input_size, hidden_size, bias, device, dtype)
+        self.forget_bias = checked_forget_bias(self, forget_bias, bias)
         if forget_gate not in LOG_FORGET:
             raise CellError(f"SLSTM got forget_gate={forget_gate!r}. Choose {' or '.join(LOG_FORGET)}.")
         self.forget_gate = forget_gate
-        self.forget_bias = forget_bias
-        add_gates(self, 4 * hidden_size, input_size, hidden_size, bias, device, dtype)
         self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Draws all parameters anew."""
-        draw(self, self.hidden_size)
-        H = self.hidden_size
-        set_forget_bias(self.forget_bias, slice(H, 2 * H), self.bias_ih, self.bias_hh)
 
     def initial(self, batch: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         zero = self.weight_hh.new_zeros(batch, self.hidden_size)

@@ -6,11 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recurra.cell import Cell
-from recurra.cells._parameters import Device, add
+from recurra.cells._parameters import Shapes, Weighted
 
 
-class SRU(Cell):
+class SRU(Weighted):
     """f_t = σ(W_f x_t + v_f ∘ c_{t-1} + b_f)
     r_t = σ(W_r x_t + v_r ∘ c_{t-1} + b_r)
     c_t = f_t ∘ c_{t-1} + (1 - f_t) ∘ (W x_t)
@@ -27,27 +26,15 @@ class SRU(Cell):
     paper's √(1 + 2 exp(b_r)) at its b_r = 0.
     """
 
-    weight_ih: Tensor
     weight_ch: Tensor
     bias_ih: Tensor | None
 
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        bias: bool = True,
-        device: Device = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        super().__init__(input_size, hidden_size)
-        H = hidden_size
-        rows = 3 * H if input_size == H else 4 * H
-        add(self, device, dtype, weight_ih=(rows, input_size), weight_ch=(2 * H,), bias_ih=(2 * H,) if bias else None)
-        self.reset_parameters()
+    def shapes(self) -> Shapes:
+        D, H = self.input_size, self.hidden_size
+        return {"weight_ih": (3 * H if D == H else 4 * H, D), "weight_ch": (2 * H,), "bias_ih": (2 * H,)}
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Draws all parameters anew."""
         H, k = self.hidden_size, math.sqrt(3 / self.input_size)
         nn.init.uniform_(self.weight_ih, -k, k)
         self.weight_ih[H : 3 * H] *= math.sqrt(0.5)
