@@ -277,6 +277,20 @@ class Delayed(Step):
         return h, torch.tanh(self.W(x) + self.U(h))
 
 
+class OutputOfSomeUnits(Step):
+    """The output is a view of the next state: nothing is left to compute after the loop."""
+
+    def step(self, x, h):
+        h = super().step(x, h)
+        return h[:, 1:-1], h
+
+
+class OutputOfOneUnit(Step):
+    def step(self, x, h):
+        h = super().step(x, h)
+        return h[:, -1:].expand(-1, 3), h
+
+
 class Constant(Step):
     """Nothing recurs, and the output is the same for every row."""
 
@@ -311,6 +325,7 @@ STEPS = [
     Step, Concatenating, Gated, GatedMethods, GatedOneByOne, ResetAfter, ResetBefore, OutputFedBack, Projected, Normed,
     Minimal, OutputBefore, OutputOfHoisted, OutputBesideStates, LinearOutput, Exponential, Mixed, InPlace, WeightNormed,
     LeakyRows, OneByOne, Einsum, Idioms, Zeros, PassingThrough, Delayed,
+    OutputOfSomeUnits, OutputOfOneUnit,
     Masked, Tied,
 ]  # fmt: skip
 

@@ -73,7 +73,7 @@ class PartPlan:
     ) -> None:
         self.memory, self.values, self.kept = memory, list(values), list(dict.fromkeys(kept))
         self.maybe = set(maybe)
-        self.inside = set(self.values)
+        self.inside, self.asked = set(self.values), set(self.kept)
         self.uses: dict[Value, int] = defaultdict(int)
         self.items: dict[Value, Item] = {}
         self.order_of_items: list[Item] = []
@@ -94,7 +94,7 @@ class PartPlan:
         while (
             value.op in ("slice", "broadcast")
             and value not in self.items
-            and (value not in stored or value in self.maybe)
+            and (value not in stored or value in self.maybe or value in self.asked)  # ours to write: not there yet
         ):
             if value.op == "slice":
                 column += int(value.attr[0])
