@@ -1,6 +1,8 @@
 // exp, tanh, sigmoid and their kin on vectors, in float and double. Own polynomials, so that results do not depend on
 // the system's libm; NaN in gives NaN out. Relative error at most 4 ulp in float (measured in tests/test_functions.py).
 #pragma once
+#include <limits>
+
 #include "simd.h"
 
 namespace {
@@ -117,9 +119,11 @@ template <class T> INLINE Vec<T> square_root(Vec<T> x) {
 template <class T> INLINE Vec<T> logarithm(Vec<T> x) {
   constexpr bool single = sizeof(T) == 4;
   typedef Simd<T> S;
+  constexpr int lift = S::mantissa + 1;  // makes any denormal a normal number
+  Int<T> denormal = x < std::numeric_limits<T>::min();
   const Int<T> offset = bits<T>(splat<T>(T(0.70710678118654752)));
-  Int<T> b = bits<T>(x) - offset;
-  Int<T> k = b >> S::mantissa;
+  Int<T> b = bits<T>(denormal ? x * T(int64_t(1) << lift) : x) - offset;
+  Int<T> k = (b >> S::mantissa) - (denormal & lift);
   typedef decltype(Int<T>{}[0] + 0) W;
   Vec<T> m = value<T>((b & ((W(1) << S::mantissa) - 1)) + offset);
   Vec<T> s = (m - T(1)) / (m + T(1)), z = s * s;

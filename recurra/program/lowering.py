@@ -55,8 +55,14 @@ def _var(g: Graph, x: Value, dim: Any = None, correction: Number | None = 1, kee
     return g("mul", g("rowsum", g("mul", d, d)), 1 / (x.width - (1 if correction is None else correction)))
 
 
+def _root(g: Graph, square: Value) -> Value:
+    """Its gradient at zero is zero, as in PyTorch, not 0 / 0."""
+    none = g("eq", square, 0.0)
+    return g("select", none, 0.0, g("sqrt", g("select", none, 1.0, square)))
+
+
 def _std(g: Graph, x: Value, dim: Any = None, correction: Number | None = 1, keepdim: bool = False) -> Value:
-    return g("sqrt", _var(g, x, dim, correction))
+    return _root(g, _var(g, x, dim, correction))
 
 
 def _norm(g: Graph, x: Value, p: Number = 2, dim: Any = None, keepdim: bool = False) -> Lowered:
@@ -66,9 +72,7 @@ def _norm(g: Graph, x: Value, p: Number = 2, dim: Any = None, keepdim: bool = Fa
         return g("rowmax", g("abs", x))
     if p != 2:
         return None
-    square = g("rowsum", g("mul", x, x))
-    some = g("gt", square, 0.0)  # the gradient at zero is zero, as in PyTorch, not 0 / 0
-    return g("select", some, g("sqrt", g("select", some, square, 1.0)), 0.0)
+    return _root(g, g("rowsum", g("mul", x, x)))
 
 
 def _softmax(g: Graph, x: Value, dim: int, half: bool) -> Value:
@@ -83,12 +87,19 @@ def _log_softmax(g: Graph, x: Value, dim: int, half: bool) -> Value:
 
 def _logsumexp(g: Graph, x: Value, dim: Any, keepdim: bool = False) -> Value:
     top = g("rowmax", x)
+    top = g("select", g("eq", g("abs", top), math.inf), 0.0, top)  # inf - inf is NaN
     return g("add", top, g("log", g("rowsum", g("exp", g("sub", x, top)))))
 
 
 def _clamp(g: Graph, x: Value, low: Any = None, high: Any = None) -> Value:
     x = x if low is None else g("select", g("gt", low, x), low, x)
     return x if high is None else g("select", g("gt", x, high), high, x)
+
+
+def _hardtanh(g: Graph, x: Value, low: Number = -1, high: Number = 1) -> Value:
+    """clamp but for its gradient at the bounds, which is zero."""
+    x = g("select", g("ge", low, x), low, x)
+    return g("select", g("ge", x, high), high, x)
 
 
 def _power(g: Graph, x: Value, p: Any) -> Value | None:
@@ -189,7 +200,8 @@ def _log_sigmoid(g: Graph, x: Value) -> Lowered:
 
 
 def _logaddexp(g: Graph, a: Value, b: Value) -> Value:
-    return g("add", g("max", a, b), _log1p_exp_minus_abs(g, g("sub", a, b)))
+    apart = g("select", g("eq", a, b), 0.0, g("sub", a, b))  # inf - inf is NaN
+    return g("add", g("max", a, b), _log1p_exp_minus_abs(g, apart))
 
 
 def _glu(g: Graph, x: Value, dim: int = -1) -> Value:
@@ -247,7 +259,7 @@ LOWERINGS: dict[str, Callable[..., Lowered]] = {
     "_prelu_kernel": lambda g, a, w: g("select", g("gt", a, 0.0), a, g("mul", a, w)),
     "hardsigmoid": _hard_sigmoid,
     "hardswish": lambda g, a: g("mul", a, _hard_sigmoid(g, a)),
-    "threshold": lambda g, a, limit, value: g("select", g("gt", a, limit), a, value),
+    "threshold": lambda g, a, limit, value: g("select", g("ge", limit, a), value, a),
     "native_layer_norm": _layer_norm,
     "var": _var,
     "std": _std,
@@ -260,7 +272,7 @@ LOWERINGS: dict[str, Callable[..., Lowered]] = {
     "amax": lambda g, a, dim=None, keepdim=False: g("rowmax", a),
     "amin": lambda g, a, dim=None, keepdim=False: g("neg", g("rowmax", g("neg", a))),
     "clamp": _clamp,
-    "hardtanh": lambda g, a, low=-1, high=1: _clamp(g, a, low, high),
+    "hardtanh": _hardtanh,
     "clamp_min": _clamp,
     "clamp_max": lambda g, a, high: _clamp(g, a, None, high),
     "masked_fill": lambda g, a, mask, value: g("select", mask, value, a),

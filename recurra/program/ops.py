@@ -51,10 +51,10 @@ def _select(c: Tensor, a: Tensor, b: Tensor) -> Tensor:
     return torch.where(c != 0, a, b)
 
 
-def _tie(g: Builder, d: Value, win: Value, tie: Value) -> Gradients:
-    """Equal operands of max and min share the gradient, as in PyTorch."""
-    half = g("select", tie, g("mul", d, 0.5), 0.0)
-    return g("select", win, d, half), g("select", g("add", win, tie), half, d)
+def _tie(g: Builder, d: Value, a: Value, b: Value) -> Gradients:
+    """The smaller gets none. Equal ones share the gradient; both get it where one is NaN, as in PyTorch."""
+    shared = g("select", g("eq", a, b), g("mul", d, 0.5), d)
+    return g("select", g("gt", b, a), 0.0, shared), g("select", g("gt", a, b), 0.0, shared)
 
 
 def _rowmax(g: Builder, y: Value, d: Value, a: Value) -> Gradients:
@@ -91,7 +91,7 @@ _ROWS = (
         "pointwise",
         6,
         torch.div,
-        lambda g, y, d, a, b: (g("div", d, b), g("neg", g("div", g("mul", d, y), b))),
+        lambda g, y, d, a, b: (g("div", d, b), g("neg", g("mul", d, g("div", y, b)))),
     ),
     Op("neg", 1, "pointwise", 7, torch.neg, lambda g, y, d, a: (g("neg", d),)),
     Op(
@@ -108,12 +108,12 @@ _ROWS = (
         "pointwise",
         9,
         torch.abs,
-        lambda g, y, d, a: (g("select", g("gt", a, 0.0), d, g("select", g("gt", 0.0, a), g("neg", d), 0.0)),),
+        lambda g, y, d, a: (g("mul", d, g("sub", g("gt", a, 0.0), g("gt", 0.0, a))),),
     ),
-    Op("max", 2, "pointwise", 10, torch.maximum, lambda g, y, d, a, b: _tie(g, d, g("gt", a, b), g("eq", a, b))),
-    Op("min", 2, "pointwise", 11, torch.minimum, lambda g, y, d, a, b: _tie(g, d, g("gt", b, a), g("eq", a, b))),
+    Op("max", 2, "pointwise", 10, torch.maximum, lambda g, y, d, a, b: _tie(g, d, a, b)),
+    Op("min", 2, "pointwise", 11, torch.minimum, lambda g, y, d, a, b: _tie(g, d, b, a)),
     # functions
-    Op("relu", 1, "pointwise", 12, torch.relu, lambda g, y, d, a: (g("select", g("gt", y, 0.0), d, 0.0),)),
+    Op("relu", 1, "pointwise", 12, torch.relu, lambda g, y, d, a: (g("select", g("ge", 0.0, y), 0.0, d),)),
     Op("sigmoid", 1, "pointwise", 13, torch.sigmoid, lambda g, y, d, a: (g("dsigmoid", d, y),)),
     Op("tanh", 1, "pointwise", 14, torch.tanh, lambda g, y, d, a: (g("dtanh", d, y),)),
     Op("exp", 1, "pointwise", 15, torch.exp, lambda g, y, d, a: (g("mul", d, y),)),
