@@ -217,6 +217,21 @@ def test_a_variable_that_is_not_always_there() -> None:
         unroll(layer.cell, torch.zeros(2, 1, 3), record=Recording({"never": (4,)}))
 
 
+def test_a_cell_typed_at_the_prompt() -> None:
+    source = """
+class Typed(recurra.Cell):
+    def step(self, x, h):
+        g = torch.sigmoid(x + h)
+        return g * h
+"""
+    names: dict[str, Any] = {"recurra": recurra, "torch": torch, "__name__": "__main__"}
+    exec(compile(source, "<stdin>", "exec"), names)  # noqa: S102 (what the prompt does)
+    layer, x = recurra.Recurrent(names["Typed"](3, 3)), torch.randn(4, 2, 3)
+    with layer.record("g") as seen:
+        layer(x)
+    torch.testing.assert_close(seen["g"][0], torch.sigmoid(x[0]))
+
+
 # ---- layers
 
 

@@ -22,14 +22,14 @@ from recurra.cell.base import (
     telling_batches,
     trial_step,
 )
+from recurra.cell.frames import has_lines, has_variables, machinery, wrapping
 from recurra.cell.gradients import Tapping
 from recurra.cell.resets import reset_side, resetting
 from recurra.cell.steps import split
-from recurra.cell.variables import FOREIGN, Showing, recordable
+from recurra.cell.variables import Showing, recordable
 from recurra.cell.wrapper import Wrapper, innermost
 
 __all__ = [
-    "FOREIGN",
     "Cell",
     "Showing",
     "Tapping",
@@ -45,8 +45,11 @@ __all__ = [
     "check_sides",
     "check_states",
     "check_tensor",
+    "has_lines",
+    "has_variables",
     "initial_states",
     "innermost",
+    "machinery",
     "one_step",
     "output_width",
     "recordable",
@@ -56,4 +59,5 @@ __all__ = [
     "split",
     "telling_batches",
     "trial_step",
+    "wrapping",
 ]

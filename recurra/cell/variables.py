@@ -4,7 +4,6 @@ They are those of `step` and of the functions it calls; where two have a variabl
 returns last has it: `step` itself. The names of the states mean the next states, and `output` the step's output.
 """
 
-import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,16 +14,9 @@ import torch
 from torch import Tensor
 
 from recurra.cell.base import Cell, telling_batches, trial_step
-from recurra.cell.wrapper import Wrapper
+from recurra.cell.frames import has_variables
+from recurra.cell.wrapper import States, Wrapper
 from recurra.errors import InputError
-
-_HERE = os.path.dirname(__file__)
-# frames of these are not the step's
-FOREIGN = (
-    *(d + os.sep for d in (os.path.dirname(torch.__file__), _HERE, os.path.join(os.path.dirname(_HERE), "regularise"))),
-    "<",
-)
-States = tuple[Tensor, ...]
 
 
 @contextmanager
@@ -32,7 +24,7 @@ def _collecting(found: dict[str, Tensor]) -> Iterator[None]:
     """Puts into `found` the tensors that variables of the functions inside hold when those return."""
 
     def watch(frame: FrameType, event: str, _: Any) -> None:
-        if event == "return" and not frame.f_code.co_filename.startswith(FOREIGN):
+        if event == "return" and has_variables(frame.f_code):
             found.update((name, t) for name, t in frame.f_locals.items() if isinstance(t, Tensor))
 
     before = sys.getprofile()

@@ -13,14 +13,14 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from recurra.cell import has_lines, machinery
 from recurra.errors import CellError
 from recurra.program import statics
 from recurra.program.graph import Graph
 from recurra.program.lowering import AXIS, FILLED, LOWERINGS, VIEWS
 from recurra.program.values import Call, Parameter, Value
 
-# frames of these folders are not the user's
-LIBRARIES = (os.path.dirname(torch.__file__), os.path.dirname(__file__))
+machinery(__file__)
 _LOOKS = frozenset("_local_scalar_dense is_nonzero equal nonzero item allclose".split())
 
 
@@ -326,8 +326,8 @@ def _varies(v: Value) -> bool:
 
 
 def line_of(frame: FrameType | None) -> str:
-    """The user's line: the innermost frame outside PyTorch and this package's program folder."""
-    while frame is not None and frame.f_code.co_filename.startswith(LIBRARIES):
+    """The user's line: the innermost frame that has lines."""
+    while frame is not None and not has_lines(frame.f_code):
         frame = frame.f_back
     if frame is None:
         return ""

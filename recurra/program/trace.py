@@ -18,12 +18,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import _disable_current_modes
 
-from recurra.cell import FOREIGN, Cell, innermost, split, telling_batches
+from recurra.cell import Cell, has_lines, has_variables, innermost, split, telling_batches
 from recurra.errors import CellError
 from recurra.program.fingerprint import Fingerprint
 from recurra.program.plan import Step
 from recurra.program.recorder import (
-    LIBRARIES,
     AutogradWatch,
     BrokenContract,
     Changing,
@@ -37,7 +36,6 @@ from recurra.program.text import step_text
 from recurra.program.values import Value
 
 _sync: Callable[[Tensor], None] = getattr(torch, "_sync")  # noqa: B009 (not in torch's own list of names)
-_FOREIGN = (*LIBRARIES, *FOREIGN)
 _MODULE_SETATTR: CodeType = nn.Module.__setattr__.__code__
 
 
@@ -244,7 +242,7 @@ class _Watch:
         code = frame.f_code
         if event == "call" and code is _MODULE_SETATTR and id(frame.f_locals.get("self")) in self.modules:
             self.written = self.written or (frame.f_locals["name"], line_of(frame))
-        elif event == "return" and not code.co_filename.startswith(_FOREIGN):
+        elif event == "return" and has_variables(code):
             for name, t in frame.f_locals.items():
                 if isinstance(t, Tensor):
                     self.variables[name] = _unwrapped(t)
@@ -268,7 +266,7 @@ def definition(cell: Cell) -> str:
 def _raised_at(error: BaseException) -> str:
     found, entry = "", error.__traceback__
     while entry is not None:
-        if not entry.tb_frame.f_code.co_filename.startswith(LIBRARIES):
+        if has_lines(entry.tb_frame.f_code):
             found = place(entry.tb_frame.f_code.co_filename, entry.tb_lineno)
         entry = entry.tb_next
     return found

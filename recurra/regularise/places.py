@@ -6,22 +6,16 @@ loop among them, sees the same operations.
 """
 
 import copy
-import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-import recurra.cell as cell_package
-from recurra.cell import Cell, telling_batches, trial_step
-
-# frames of these folders hold no variables of a cell's step
-_OTHERS = tuple(os.path.dirname(str(f)) + os.sep for f in (torch.__file__, cell_package.__file__, __file__))
+from recurra.cell import Cell, has_variables, telling_batches, trial_step
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +70,7 @@ class _Finding(_Counting):
 
     def before(self, frame: FrameType | None) -> None:
         while frame is not None and frame.f_code is not variables.__code__:
-            if not frame.f_code.co_filename.startswith(_OTHERS):
+            if has_variables(frame.f_code):
                 self.named |= {k: p for k, t in frame.f_locals.items() if (p := self.place(t)) is not None}
             frame = frame.f_back
 
