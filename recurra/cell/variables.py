@@ -5,7 +5,7 @@ returns last has it: `step` itself. The names of the states mean the next states
 """
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from recurra.cell.base import Cell, telling_batches, trial_step
 from recurra.cell.frames import has_variables
-from recurra.cell.wrapper import States, Wrapper
+from recurra.cell.wrapper import InnerStep, States, Wrapper
 from recurra.errors import InputError
 
 
@@ -56,13 +56,7 @@ class Showing(Wrapper):
         super().__init__(inner)
         self.names = tuple(names)
 
-    def around(
-        self,
-        step: Callable[[Tensor, States], tuple[Tensor, States]],
-        x: Tensor,
-        sides: tuple[Tensor, ...],
-        states: States,
-    ) -> tuple[Tensor, States]:
+    def around(self, step: InnerStep, x: Tensor, sides: States, states: States) -> tuple[Tensor, States]:
         found: dict[str, Tensor] = {}
         with _collecting(found):
             y, nexts = step(x, states)
