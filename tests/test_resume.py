@@ -12,7 +12,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -199,18 +200,11 @@ def test_a_damaged_checkpoint_is_refused(tmp_path: Path, damage: str) -> None:
         recurra.resume(tmp_path / "run")
 
 
-if __name__ == "__main__":
-    serve(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
-
-
-def test_one_trainer_at_a_time(tmp_path: Path) -> None:
-    import recurra
-
-    (tmp_path / "a.txt").write_text("the cat sat on the mat. " * 60)
-    folder = tmp_path / "run"
-    recurra.train(tmp_path / "a.txt", out=folder, **{**SETTINGS, "steps": 3})
+@contextmanager
+def held(folder: Path) -> Iterator[int]:
+    """Another process trains in the folder: its number."""
     code = f"""
-import sys, time
+import time
 from pathlib import Path
 from recurra.training.lock import alone
 with alone(Path({str(folder)!r})):
@@ -219,13 +213,36 @@ with alone(Path({str(folder)!r})):
 """
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None and other.stdout.readline() == "held\n"
+        try:
+            yield other.pid
+        finally:
+            other.kill()
+
+
+def test_one_trainer_at_a_time(tmp_path: Path) -> None:
+    import recurra
+
+    (tmp_path / "a.txt").write_text("the cat sat on the mat. " * 60)
+    folder = tmp_path / "run"
+    recurra.train(tmp_path / "a.txt", out=folder, **{**SETTINGS, "steps": 3})
+    with held(folder) as number:
         with pytest.raises(recurra.FileError) as refused:
             recurra.resume(folder, steps=5)
         assert str(refused.value) == (
-            f"{folder} is being trained by another process, number {other.pid}; wait until it ends, or stop it first."
+            f"{folder} is being trained by another process, number {number}; wait until it ends, or stop it first."
         )
-        other.kill()
     assert recurra.resume(folder, steps=5).step == 5  # the lock of a dead process holds nobody up
+
+
+def test_a_folder_in_which_another_process_begins_is_not_taken_away(tmp_path: Path) -> None:
+    import recurra
+
+    (tmp_path / "a.txt").write_text("the cat sat on the mat. " * 60)
+    folder = tmp_path / "run"
+    folder.mkdir()
+    with held(folder), pytest.raises(recurra.FileError, match="is being trained by another process"):
+        recurra.train(tmp_path / "a.txt", out=folder, **SETTINGS)
+    assert folder.is_dir()
 
 
 def test_a_folder_in_which_a_run_was_killed_before_it_began_is_empty(tmp_path: Path) -> None:
@@ -250,3 +267,7 @@ def test_a_run_that_never_began_leaves_no_folder(tmp_path: Path, monkeypatch: py
     with pytest.raises(KeyboardInterrupt):
         recurra.train(tmp_path / "a.txt", out=tmp_path / "run", **SETTINGS)
     assert not (tmp_path / "run").exists()
+
+
+if __name__ == "__main__":
+    serve(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))

@@ -62,7 +62,7 @@ def train(
     with _environment(full):
         language = _task(text, full)
         folder = _new_folder(out, text.name)
-        with _all_or_nothing(folder), alone(folder):
+        with alone(folder), _all_or_nothing(folder):  # in this order: a folder that another process holds stays
             trainer = Trainer(folder, language, full, observer or _default_observer())
             write_config(folder, Config(task, _version(), str(torch.__version__), _record(folder, data, text), full))
             return _run(trainer, fresh=True)
