@@ -510,6 +510,15 @@ def test_autocast_is_left_to_torch_and_said(name: str, batch_first: bool) -> Non
                 ours(given)
 
 
+@over_names
+@pytest.mark.parametrize("shape", [(), (D,), (1, 2, 3, D)])
+def test_calls_fail_alike_under_autocast(name: str, shape: tuple[int, ...]) -> None:
+    theirs, ours = pair(name)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        expected, found = (told_by(lambda layer=layer: layer(numbers(*shape))) for layer in (theirs, ours))
+    assert expected is not None and found == expected
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_no_rows_and_states_of_one_tensor(name: str) -> None:
     """Both layers' first states are parts of one tensor: the second's backward must leave the first's graph alone."""

@@ -69,20 +69,18 @@ class DropIn(Layer, torch.nn.RNNBase):
         resets: Tensor | None = None,
     ) -> Any:
         """As torch.nn's forward; lengths, reverse, resets as in Recurrent. T = 0 needs lengths: torch.nn refuses it."""
+        rows = input.data if isinstance(input, PackedSequence) else input
+        as_torch = lengths is None and resets is None and not reverse
+        if as_torch and isinstance(rows, Tensor) and (reason := _torchs_own(rows)):
+            self._leave_to_torch(reason, input)
+            return super().forward(input, hx)
         if isinstance(input, PackedSequence):
             return self._packed(input, hx, lengths, reverse, resets)
-        if (
-            lengths is None
-            and resets is None
-            and not reverse
-            and isinstance(input, Tensor)
-            and (reason := _torchs_own(input))
-        ):
-            T, B = (len(input), 1) if input.dim() < 3 else input.shape[:2]
-            if self.batch_first and input.dim() == 3:
-                T, B = B, T
-            self._leave_to_torch(reason, T, B)
-            return super().forward(input, hx)
+        return self._padded(input, hx, lengths, reverse, resets)
+
+    def _padded(
+        self, input: Tensor, hx: Any, lengths: Lengths, reverse: bool, resets: Tensor | None
+    ) -> tuple[Tensor, Any]:
         if not self._fits(input, hx) or (lengths is None and not input.numel()):
             super().forward(input, hx)  # raises; it returns where torch.nn is more lenient, as under autocast
         batched = input.dim() == 3
@@ -111,9 +109,6 @@ class DropIn(Layer, torch.nn.RNNBase):
         data, batch_sizes, sorted_indices, unsorted_indices = input
         if lengths is not None:
             raise InputError("input is a PackedSequence and lengths are given too. It has its own: leave them out.")
-        if not reverse and resets is None and (reason := _torchs_own(data)):
-            self._leave_to_torch(reason, len(batch_sizes), int(batch_sizes[0]))
-            return super().forward(input, hx)  # type: ignore[no-any-return]
         if not self._fits(data, hx, int(batch_sizes[0])):
             super().forward(input, hx)
         before = None if hx is None else self._each(self.permute_hidden(hx, sorted_indices), True)
@@ -173,7 +168,7 @@ class DropIn(Layer, torch.nn.RNNBase):
         directions = 2 if self.bidirectional else 1
         return {_part_name(k, directions): cell for k, (cell, _) in enumerate(self._own_parts())}
 
-    def _leave_to_torch(self, reason: str, T: int, B: int) -> None:
+    def _leave_to_torch(self, reason: str, input: Sequences) -> None:
         """torch.nn is about to run this layer."""
         for part in self.cells_by_part():
             if wanted(self, part) is not None:
@@ -181,7 +176,15 @@ class DropIn(Layer, torch.nn.RNNBase):
                     f"torch.nn would run {type(self).__name__}, because {reason}, and it shows nothing of its steps. "
                     "Record outside of that."
                 )
-        leave_to_torch(self._named_cells(), reason, T, B)
+        leave_to_torch(self._named_cells(), reason, *self._steps_and_rows(input))
+
+    def _steps_and_rows(self, input: Sequences) -> tuple[int, int]:
+        """T and B; of what torch.nn is about to refuse, whatever there is."""
+        if isinstance(input, PackedSequence):
+            return len(input.batch_sizes), int(input.batch_sizes[0])
+        if input.dim() != 3:
+            return (len(input) if input.dim() else 0), 1
+        return (input.shape[1], input.shape[0]) if self.batch_first else (input.shape[0], input.shape[1])
 
     def _named_cells(self) -> list[tuple[Cell, dict[str, Tensor]]]:
         return [(cell, self._weights(names)) for cell, names in self._own_parts()]
