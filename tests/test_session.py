@@ -219,9 +219,17 @@ def test_what_a_session_refuses() -> None:
     ):
         with pytest.raises(InputError, match=word):
             session.step(x)
-    for out in (torch.empty(2, 3), torch.empty(2, 4).double(), torch.empty(2, 8)[:, ::2]):
-        with pytest.raises(InputError, match=r"out must be a contiguous torch.float32 tensor of shape \(2, 4\)"):
+    for out, came in (
+        (torch.empty(2, 3), "torch.float32 of shape (2, 3)"),
+        (torch.empty(2, 4).double(), "torch.float64 of shape (2, 4)"),
+        (torch.empty(2, 8)[:, ::2], "a view of another, torch.float32 of shape (2, 4)"),
+    ):
+        with pytest.raises(InputError) as told:
             session.step(torch.randn(2, 3), out=out)
+        assert str(told.value) == (
+            f"out must be a contiguous torch.float32 tensor of shape (2, 4), and is {came}. "
+            "Pass torch.empty_like of what a step returned."
+        )
     wanted = r"takes tensors of the shapes \(1, 2, 4\) and \(1, 2, 4\), and got "
     with pytest.raises(InputError, match=wanted + r"\(1, 3, 4\) and \(1, 3, 4\)"):
         session.state = (torch.zeros(1, 3, 4), torch.zeros(1, 3, 4))
@@ -229,7 +237,7 @@ def test_what_a_session_refuses() -> None:
         session.state = 5
     with pytest.raises(InputError, match=r"a tensor .* for each state of the layer, not a int"):
         Session(recurra.LSTM(3, 4)).state = 5
-    with pytest.raises(InputError, match="adds x"):
+    with pytest.raises(InputError, match=r"adds x, 3 wide, to its layer's output, 4 wide\. Make the layer as wide as x"):
         Session(Residual(recurra.LSTM(3, 4))).step(torch.randn(1, 3))
 
 

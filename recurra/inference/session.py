@@ -12,6 +12,7 @@ from recurra.cell import rows_like
 from recurra.errors import InputError
 from recurra.layers import Bidirectional, Recurrent, Residual, Stack
 from recurra.layers.drop_in import DropIn
+from recurra.layers.layer import no_layer
 from recurra.unroll import Stepper, Visit, visits
 
 
@@ -132,9 +133,7 @@ class Session:
                     "Give Session a unidirectional layer."
                 )
         if not isinstance(layer, (Recurrent, Stack, Residual, DropIn)):
-            name = type(layer).__name__
-            remedy = f"Use recurra.{name}" if isinstance(layer, nn.RNNBase) else "Put a cell into Recurrent"
-            raise InputError(f"Session runs Recurra's layers, and {name} is none. {remedy}.")
+            raise no_layer("Session runs", layer)
 
     def _fitting(self, x: Tensor) -> Tensor:
         """x as the steppers read it; prepares the session at the first step."""
@@ -162,10 +161,12 @@ class Session:
             raise InputError(f"out is a {kind}, and a session's step writes to a tensor. Pass torch.as_tensor(out).")
         if out.device != self._device:
             raise InputError(f"out is on {out.device} and the session's weights are on {self._device}. Make it there.")
-        if out.shape != self._buffer.shape or out.dtype is not self._dtype or not out.is_contiguous() or out.is_neg():
+        view = out.is_neg() or not out.is_contiguous()
+        if out.shape != self._buffer.shape or out.dtype is not self._dtype or view:
             raise InputError(
-                f"out must be a contiguous {self._dtype} tensor of shape {tuple(self._buffer.shape)}, "
-                f"and is {out.dtype} of shape {tuple(out.shape)}."
+                f"out must be a contiguous {self._dtype} tensor of shape {tuple(self._buffer.shape)}, and is "
+                f"{'a view of another, ' if view else ''}{out.dtype} of shape {tuple(out.shape)}. "
+                "Pass torch.empty_like of what a step returned."
             )
 
     def _prepare(self, batch: int) -> None:
@@ -218,8 +219,6 @@ def _plan(layer: nn.Module, leaves: Iterator[_Leaf], moves: list[_Move], widths:
         return source
     if isinstance(layer, Residual):
         inside = _plan(layer.layer, leaves, moves, widths, source)
-        if widths[inside] != widths[source]:
-            raise InputError(f"Residual adds x, {widths[source]} wide, to its layer's output, {widths[inside]} wide.")
         widths.append(widths[source])
         moves.append(_Move(None, source, inside, len(widths) - 1))
         return len(widths) - 1

@@ -52,13 +52,18 @@ def common_layout(owner: str, layers: Iterable[object]) -> bool:
     layouts = set()
     for layer in layers:
         if not isinstance(layer, Layer):
-            name = type(layer).__name__
-            remedy = f"Use recurra.{name}" if isinstance(layer, torch.nn.RNNBase) else "Put a cell into Recurrent"
-            raise InputError(f"{owner} composes Recurra's layers, and {name} is none. {remedy}.")
+            raise no_layer(f"{owner} composes", layer)
         layouts.add(layer.batch_first)
     if len(layouts) > 1:
         raise InputError(f"{owner} got layers with batch_first=True and with batch_first=False. Make them all alike.")
     return layouts.pop()
+
+
+def no_layer(who: str, module: object) -> InputError:
+    """Somebody takes layers, and this is none; what to use in its place."""
+    name = type(module).__name__
+    remedy = f"Use recurra.{name}" if isinstance(module, torch.nn.RNNBase) else "Put a cell into Recurrent"
+    return InputError(f"{who} Recurra's layers, and {name} is none. {remedy}.")
 
 
 def map_rows(function: Callable[..., Tensor], *sequences: Sequences) -> Any:
