@@ -237,7 +237,7 @@ def test_what_a_session_refuses() -> None:
         session.state = 5
     with pytest.raises(InputError, match=r"a tensor .* for each state of the layer, not a int"):
         Session(recurra.LSTM(3, 4)).state = 5
-    with pytest.raises(InputError, match=r"adds x, 3 wide, to its layer's output, 4 wide\. Make the layer as wide as x"):
+    with pytest.raises(InputError, match=r"adds x, 3 wide, to its layer's output, 4 wide\. Make the layer as wide"):
         Session(Residual(recurra.LSTM(3, 4))).step(torch.randn(1, 3))
 
 

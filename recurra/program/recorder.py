@@ -133,7 +133,10 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if name in _LOOKS:
             raise Untraceable("the step looks at a tensor's value; torch.where chooses without looking", line)
         if torch.Tag.nondeterministic_seeded in func.tags:
-            raise Untraceable(f"the step draws random numbers ({name})", line)
+            raise Untraceable(
+                f"the step draws random numbers ({name}); wrappers such as recurra.RecurrentDropout draw them",
+                line,
+            )
         stopped = name == "detach" and (v := self.known(args[0])) is not None and _varies(v)
         if stopped or not torch.is_grad_enabled():
             raise Untraceable("the step stops gradients (detach or no_grad)", line)
@@ -171,9 +174,12 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if v is None:
             return self._poison(f"{name} has no operation, or not with these arguments")
         if [k for k in out.shape if k > 1] != [k for k in (self.batch, v.width) if k > 1]:
-            return self._poison(
-                f"{name} works across the rows of the batch, or on more than rows: its result is {tuple(out.shape)}"
-            )
+            if out.dim() > 2 and out.shape[0] == self.batch:
+                return self._poison(
+                    f"{name} makes {tuple(out.shape)} of {self.batch} rows, and a program's values are rows (B, n); "
+                    "take heads as slices of a row, h[:, :n]"
+                )
+            return self._poison(f"{name} works across the rows of the batch: its result is {tuple(out.shape)}")
         if out.dtype not in (self.dtype, torch.bool) or (out.dtype == torch.bool and name == "add"):
             return self._poison(f"{name} gives {out.dtype} where the rows are {self.dtype}")
         return v
@@ -204,7 +210,10 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             raise Untraceable(f"{name} works across the rows of the batch, or over more than one axis")
         rule = LOWERINGS.get(name)
         if rule is None:
-            raise Untraceable(f"{name} is not among a program's operations")
+            raise Untraceable(
+                f"{name} is not among a program's operations; write it with operations on elements, sums and maxima "
+                "over a row, slices, cat, and products with weights"
+            )
         try:
             return rule(g, *vargs, **vkw)
         except TypeError as error:
