@@ -353,7 +353,9 @@ def test_what_does_not_fit() -> None:
             through["c"]
         with pytest.raises(InputError, match=r"There are no gradients yet: call the model inside"):
             _ = through.norms
+        assert "c" not in through and "q" not in through
         layer(torch.randn(3, 2, 3))
+    assert "c" in through and "q" not in through
     with pytest.raises(InputError, match=r"'q' is no state of this model, whose states are h, c\."):
         through["q"]
     with pytest.raises(InputError, match=r"No gradient has come yet: call loss\.backward\(\)\."):

@@ -36,6 +36,9 @@ class Through(Mapping[str, Tensor]):
             )
         return self._read(key)[0]
 
+    def __contains__(self, key: object) -> bool:
+        return key in self._calls
+
     def __iter__(self) -> Iterator[str]:
         return iter(key for key in self._keys if key in self._calls)
 

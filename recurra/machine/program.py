@@ -48,7 +48,7 @@ def threads() -> tuple[int, str]:
     """The most threads that a call uses, and why it is one where PyTorch has more; "" where that needs no reason."""
     most = torch.get_num_threads()
     if most > 1 and os.getpid() != _process:
-        return 1, "a forked child has none of its parent's threads"
+        return 1, "a forked child has none of its parent's threads; one that is spawned has its own"
     return most, ""
 
 
