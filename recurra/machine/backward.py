@@ -64,34 +64,45 @@ class BackwardProgram:
 
         before = self._choose_ends(need_inputs)
         wanted = [v for v in (*[v for pair in self.gains for v in pair], *self.d_inputs) if v is not None]
-        before = _needed(before, wanted)
-        in_after, in_body = set(backward.after), set(backward.body)
-        joined = [
-            v for v in before if v.op == "cat" and in_body.issuperset(v.args)
-        ]  # written by the loop, piece by piece
-        in_body.update(joined)
-        loop, before = [*backward.body, *joined], [v for v in before if v not in in_body]
-        computed = in_after | in_body | set(before) | set(backward.d_nexts)
-        crossing = reads(loop) | reads(before, wanted) | dict.fromkeys(base(v) for v in wanted)
-        made = [v for v in crossing if v in computed and v not in memory.stored]
-        arrays = [(memory.store(v), v) for v in made]
-        last_wanted = {base(v) for v in wanted}
+        loop, before = self._parts(_needed(before, wanted))
+        made = self._store(loop, before, wanted)
+        self._gather(self._encoded(loop, before, made))
+
+    def _parts(self, before: Sequence[Value]) -> tuple[list[Value], list[Value]]:
+        """The reverse loop, which writes what is joined of its own values piece by piece, and the last part."""
+        in_body = set(self.backward.body)
+        joined = [v for v in before if v.op == "cat" and in_body.issuperset(v.args)]
+        in_loop = in_body.union(joined)
+        return [*self.backward.body, *joined], [v for v in before if v not in in_loop]
+
+    def _store(self, loop: Sequence[Value], before: Sequence[Value], wanted: Sequence[Value]) -> list[Value]:
+        """Arrays for the rows that one part makes and another reads, or that are wanted in the end: the values."""
+        memory = self.memory
+        computed = {*self.backward.after, *loop, *before, *self.backward.d_nexts}
+        last_wanted = dict.fromkeys(base(v) for v in wanted)
+        crossing = reads(loop) | reads(before, wanted) | last_wanted
+        arrays = [(memory.store(v), v) for v in crossing if v in computed and v not in memory.stored]
         self.lasting = [(a, v) for a, v in arrays if v in last_wanted]
         self._blank = [0] * len(memory.array_widths)
         for a, v in arrays:
             self._blank[a] = 0 if v in last_wanted else TRANSIENT
+        return [v for _, v in arrays]
 
+    def _encoded(self, loop: Sequence[Value], before: Sequence[Value], made: Sequence[Value]) -> list[list[int]]:
+        """The parts as stages of the program, each writing those of the stored values that are its own."""
+        memory, backward = self.memory, self.backward
+        after, in_loop, rest = set(backward.after), {*loop, *backward.d_nexts}, set(before)
         carried = [State(*s) for s in zip(backward.d_nexts, backward.d_states, self.d_last, self.d_first, strict=True)]
-        of_loop = [v for v in made if v not in in_after and (v in in_body or v in backward.d_nexts)]
         stages = []
         if backward.after:
-            stages.append(PartEncoder(memory, backward.after, [v for v in made if v in in_after]).encode())
+            stages.append(PartEncoder(memory, backward.after, [v for v in made if v in after]).encode())
         with self._previous_states_by_step():
-            stages.append(PartEncoder(memory, loop, of_loop, (), True, -forward.order, carried).encode())
+            kept = [v for v in made if v in in_loop and v not in after]
+            stages.append(PartEncoder(memory, loop, kept, (), True, -self.forward.order, carried).encode())
         if before:
-            rest = [v for v in made if v in before and v not in in_after]
-            stages.append(PartEncoder(memory, before, rest).encode())
-        self._gather(stages)
+            kept = [v for v in made if v in rest and v not in after]
+            stages.append(PartEncoder(memory, before, kept).encode())
+        return stages
 
     def _choose_ends(self, need_inputs: Sequence[bool]) -> list[Value]:
         """Chooses the rows that gains read and inputs are given; the last part, with copies where those are no rows."""
@@ -147,20 +158,19 @@ class BackwardProgram:
     def _place_forward_arrays(self) -> None:
         """The forward program's arrays that outlive a call, under numbers of ours; previous states are next ones a step
         earlier. What lived for a chunk of rows only is computed anew."""
-        memory, ours = self.memory, self.forward.memory
-        numbers: dict[int, int] = {}
-        for v, (array, column) in self.forward.kept.items():
-            if array not in numbers:
-                numbers[array] = memory.array(ours.array_widths[array])
-            memory.stored[v] = (numbers[array], column)
-        forward = self.forward
-        self._inputs, self._output = [numbers[i] for i in forward.inputs], numbers[forward.output]
-        self._given = [(ours, forward.places[theirs]) for theirs, ours in numbers.items() if theirs in forward.places]
-        self.initial = [memory.array(w) for w in self.forward.state_widths]
-        plan = self.forward.plan
+        memory, forward = self.memory, self.forward
+        ours: dict[int, int] = {}  # by the forward program's number of an array
+        for v, (theirs, column) in forward.kept.items():
+            if theirs not in ours:
+                ours[theirs] = memory.array(forward.memory.array_widths[theirs])
+            memory.stored[v] = (ours[theirs], column)
+        self._inputs, self._output = [ours[i] for i in forward.inputs], ours[forward.output]
+        self._given = [(mine, forward.places[theirs]) for theirs, mine in ours.items() if theirs in forward.places]
+        self.initial = [memory.array(w) for w in forward.state_widths]
+        plan = forward.plan
         for s, n, first in zip(plan.states.values(), plan.nexts, self.initial, strict=True):
             if n in memory.stored:
-                memory.shifted_of[s] = memory.shift(memory.stored[n][0], first, self.forward.order)
+                memory.shifted_of[s] = memory.shift(memory.stored[n][0], first, forward.order)
 
     @contextmanager
     def _previous_states_by_step(self) -> Iterator[None]:

@@ -118,9 +118,7 @@ class LanguageModel(Model):
         return found if len(found) < len(self.vocabulary.characters) else []
 
     @torch.no_grad()
-    def _stream(
-        self, read: NDArray[np.int64], length: int, decoder: Decoder, never_first: list[int]
-    ) -> Iterator[str]:
+    def _stream(self, read: NDArray[np.int64], length: int, decoder: Decoder, never_first: list[int]) -> Iterator[str]:
         self.network.eval()
         state: State | None = None
         characters = torch.from_numpy(read)[:, None]
