@@ -3,8 +3,8 @@
 A new cell is one more line in CELLS, and inherits every law.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -125,12 +125,16 @@ def regularised(cell: "Learned") -> Cell:
 
 @dataclass(frozen=True)
 class CellExample:
-    """One cell: make(D, H) gives it with input width D and hidden width H."""
+    """One cell: make(D, H) gives it with input width D and hidden width H.
+
+    at_least: what a state never falls below; a smaller one would be none that the cell itself can reach.
+    """
 
     name: str
     make: Callable[[int, int], Cell]
     torch_cell: type[nn.RNNCellBase] | None = None  # torch.nn's cell of the same parameters and equation
     torch_layer: Callable[[int, int], nn.RNNBase] | None = None
+    at_least: Mapping[str, float] = field(default_factory=dict, hash=False)
 
     def __str__(self) -> str:
         return self.name
@@ -176,8 +180,9 @@ CELLS = [
     CellExample("SRU", cells.SRU),
     CellExample("SRU as wide as its input", lambda D, H: cells.SRU(H, H) if D == H else cells.SRU(D, H, bias=False)),
     CellExample("QRNN", cells.QRNN),
-    CellExample("SLSTM", cells.SLSTM),
-    CellExample("SLSTM exp", lambda D, H: cells.SLSTM(D, H, forget_gate="exp")),
+    # it divides by n, which one of its two factors keeps from falling: without that, n = f' n + i' may cancel to 0
+    CellExample("SLSTM", cells.SLSTM, at_least={"n": 1}),
+    CellExample("SLSTM exp", lambda D, H: cells.SLSTM(D, H, forget_gate="exp"), at_least={"n": 1}),
     CellExample("user's CFN", CFN),
     CellExample("user's MultiplicativeLSTM", MultiplicativeLSTM),
     CellExample("user's Peephole", Peephole),

@@ -102,6 +102,16 @@ def test_a_sequence_is_that_of_torch(example: CellExample) -> None:
     torch.testing.assert_close(last, tuple(s[0] for s in last_torch) if len(last) > 1 else (last_torch[0],))
 
 
+@pytest.mark.parametrize("example", [e for e in CELLS if e.at_least], ids=str)
+@pytest.mark.parametrize("size", [0.1, 30])
+def test_a_state_stays_above_what_is_said_of_it(example: CellExample, size: float) -> None:
+    cell = example.make(3, 4)
+    for T in range(1, 9):
+        states = dict(zip(cell.state_names, scan(cell, size * torch.randn(T, 5, 3))[1], strict=True))
+        for name, least in example.at_least.items():
+            assert bool((states[name] >= least).all())
+
+
 # Parameters that are not drawn from U(-1/√H, 1/√H), at D = 30 and H = 25: the least and the largest number.
 OTHERWISE = {
     "IndRNN.weight_hh": (0, 1),

@@ -24,7 +24,8 @@ class SLSTM(ForgetGated):
 
     Beck et al. 2024, arXiv:2405.04517, section 2.2: sLSTM. Gate order in every parameter: i, f, z, o. States:
     h (B, H), the output, c (B, H), n (B, H) and m (B, H). The true memory is exp(m) c over exp(m) n, so that no gate
-    overflows. h, c and n start at 0, m at -1e30, so that the first step remembers nothing whatever its gates.
+    overflows. h, c and n start at 0, m at -1e30, so that the first step remembers nothing whatever its gates. After it
+    n ≥ 1 and |c| ≤ n, for one of f' and i' is 1: nothing is divided by 0, unless a state from elsewhere has such an n.
 
     Parameters: weight_ih (4H, D), weight_hh (4H, H), bias_ih and bias_hh (4H,), drawn from U(-1/√H, 1/√H). bias=False
     leaves both biases None. forget_gate: "sigmoid" or "exp". forget_bias as in LSTM.
