@@ -32,6 +32,7 @@ from recurra import Cell, ProgramError, cells
 from recurra.machine.plain import PlainExecutor, run
 from recurra.passes import backward_of, compile_step, own_weights, plan_of
 from recurra.passes.pipeline import REWRITES
+from recurra.passes.save import FUNCTIONS
 from recurra.program.graph import ordered
 from recurra.program.layout import Layout
 from recurra.program.plan import Backward, Plan
@@ -181,6 +182,12 @@ def test_what_is_saved_is_no_more_than_the_rule_says(make: type[Step], states: i
 
 
 LINEAR = {LeakyRows: "diag", Minimal: "diag", Step: "no", PassingThrough: "no", OutputFedBack: "no", Gated: "no"}
+
+
+@pytest.mark.parametrize("example", CELLS, ids=str)
+def test_no_function_comes_back_into_the_reverse_loop(example: CellExample) -> None:
+    plan, backward = compile_step(example.make(3, 4))
+    assert [v for v in backward.body if v in plan.before and v.op in FUNCTIONS] == []
 
 
 @pytest.mark.parametrize(("make", "kind"), LINEAR.items(), ids=lambda p: getattr(p, "__name__", p))
