@@ -21,7 +21,7 @@ from recurra.errors import InputError
 from recurra.layers.layer import Layer, Lengths, Sequences, packed_resets
 from recurra.layers.recording import hand_out, wanted
 from recurra.unroll import unroll, unroll_packed
-from recurra.unroll.door import is_recording, leave_to_torch
+from recurra.unroll.notes import is_recording, leave_to_torch
 
 # One direction of one layer: the equation, and which of the module's parameters stand for those of the cell.
 Part = tuple[Cell, tuple[tuple[str, str], ...]]

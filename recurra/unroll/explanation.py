@@ -11,7 +11,8 @@ from recurra.machine import native
 from recurra.program.summary import part_lines
 from recurra.program.text import plan_text
 from recurra.unroll.compiled import Compiled, find
-from recurra.unroll.door import Visit, unroll, visits
+from recurra.unroll.door import unroll
+from recurra.unroll.notes import Visit, visits
 
 
 @dataclass(frozen=True, slots=True)

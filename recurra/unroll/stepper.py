@@ -8,7 +8,8 @@ from torch import Tensor
 from recurra.cell import Cell, call_with, initial_states
 from recurra.errors import InputError
 from recurra.unroll.compiled import Weights, find
-from recurra.unroll.door import refuse_in_strict, unroll
+from recurra.unroll.door import unroll
+from recurra.unroll.notes import refuse_in_strict
 
 
 class Stepper:

@@ -1,0 +1,55 @@
+"""A call by the plain loop: what its step, its tensors or whoever looks on make necessary; told, or refused."""
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from recurra.cell import Showing, Tapping, autocast_is_on, call_with, check_dtypes
+from recurra.scan import scan
+from recurra.unroll.call import Call, States, within
+from recurra.unroll.compiled import Compiled
+from recurra.unroll.notes import Visit, is_strict, note, refuse_in_strict
+
+
+def by_scan(call: Call) -> tuple[Tensor, States]:
+    """The call as `scan` runs it."""
+    cell, record, sides = call.cell, call.record, call.sides
+    if record is not None and record.names:
+        cell = Showing(cell, record.names)
+    if taps := call.taps():
+        cell = Tapping(cell, taps)
+        sides = None if sides is None else (*cell.own_sides(call.x), *sides)
+    if call.weights is None:
+        y, last = scan(cell, call.x, call.states, call.lengths, call.reverse, sides)
+    else:
+        y, last = call_with(
+            call.cell, call.weights, lambda: scan(cell, call.x, call.states, call.lengths, call.reverse, sides)
+        )
+    return (y if record is None else record.split(y)), last
+
+
+def fall_back(call: Call, compiled: Compiled, reason: str) -> tuple[Tensor, States]:
+    """scan, and nobody can say that it was silent: an error in strict mode, and told by `explain`."""
+    line = compiled.line if reason == compiled.reason else ""
+    if is_strict() and not compiled.reason and not autocast_is_on(call.x):
+        named = {} if call.states is None else dict(zip(call.cell.state_names, call.states))
+        check_dtypes(compiled.name, compiled.dtype, compiled.device, call.x, named)
+    refuse_in_strict(compiled, reason, line)
+    note(Visit(call.cell, compiled, "scan", reason, line, call.x.shape[0], call.x.shape[1], call.weights))
+    return by_scan(call._replace(sides=call.sides or ()))  # None would have weights drawn a second time
+
+
+def packed_by_scan(
+    call: Call, batch_sizes: Tensor, scanned: Callable[[Call], tuple[Tensor, States]]
+) -> tuple[Tensor, States]:
+    """A call over packed rows as one over padded ones, which `scanned` runs."""
+    mask = within(batch_sizes).to(call.x.device)
+
+    def padded(rows: Tensor) -> Tensor:  # the packed rows in order
+        return rows.new_zeros(*mask.shape, rows.shape[1]).index_put((mask,), rows)
+
+    sides = None if call.sides is None else tuple(padded(s) for s in call.sides)
+    y, last = scanned(call._replace(x=padded(call.x), lengths=mask.sum(0).cpu(), sides=sides))
+    if call.record is not None:
+        call.record.seen, call.record.mask = call.record.seen[mask], mask
+    return y[mask], last

@@ -1,0 +1,100 @@
+"""Who ran a step and why, told to whoever asks; and strict mode, in which a fall-back is an error."""
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.compiler import is_compiling
+
+from recurra.cell import Cell
+from recurra.errors import StrictError
+from recurra.unroll.compiled import Compiled
+
+Weights = Mapping[str, Tensor]
+RECORDING = "PyTorch is recording operations, and the native machine has none to show"
+_tracing: Callable[[], Any] = torch._C._get_tracing_state  # of torch.jit.trace
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """One pass through the door: who ran the step, and why it was not the native machine."""
+
+    cell: Cell
+    compiled: Compiled | None
+    executor: str
+    reason: str
+    line: str
+    T: int
+    B: int
+    weights: Weights | None
+
+
+class _Here(threading.local):
+    """What holds for the calls of this thread."""
+
+    strict = 0
+    visits: list[Visit] | None = None
+
+
+_here = _Here()
+
+
+@contextlib.contextmanager
+def strict() -> Iterator[None]:
+    """Inside, a cell that would fall back to scan raises StrictError. RECURRA_STRICT=1 does so everywhere."""
+    _here.strict += 1
+    try:
+        yield
+    finally:
+        _here.strict -= 1
+
+
+def is_strict() -> bool:
+    """Whether a fall-back is an error."""
+    return bool(_here.strict) or os.environ.get("RECURRA_STRICT", "0") not in ("", "0")
+
+
+@contextlib.contextmanager
+def visits() -> Iterator[list[Visit]]:
+    """Collects the passes of this thread through the door."""
+    before, _here.visits = _here.visits, []
+    try:
+        yield _here.visits
+    finally:
+        _here.visits = before
+
+
+def somebody_asks() -> bool:
+    """Whether visits are collected."""
+    return _here.visits is not None
+
+
+def note(visit: Visit) -> None:
+    """Tells those who collect visits."""
+    if _here.visits is not None:
+        _here.visits.append(visit)
+
+
+def is_recording() -> bool:
+    """Whether torch.compile, torch.export or torch.jit.trace is writing down the operations of this call."""
+    return is_compiling() or _tracing() is not None
+
+
+def refuse_in_strict(compiled: Compiled, reason: str, line: str) -> None:
+    """StrictError, in strict mode: the cell cannot run on the native machine."""
+    if not compiled.broken and is_strict():
+        see = f" See {line}" if line else ""
+        raise StrictError(f"{compiled.name} would run on scan, not on the native machine: {reason}.{see}")
+
+
+def leave_to_torch(cells: Iterable[tuple[Cell, Weights]], reason: str, T: int, B: int) -> None:
+    """torch.nn is about to run a layer of these cells: an error in strict mode, and told by `explain`."""
+    for cell, weights in cells:
+        if is_strict():
+            raise StrictError(f"{type(cell).__name__} would run in torch.nn, not on the native machine: {reason}.")
+        note(Visit(cell, None, "torch.nn", reason, "", T, B, weights))
