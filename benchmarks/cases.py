@@ -64,6 +64,8 @@ CASES: dict[str, Callable[[str, Shape], Race | Package | Preparation]] = {
     "resets": features.resets,
     "record": features.record,
     "regularised": features.regularised,
+    "decaying": features.decaying,
+    "decaying forward": features.decaying_forward,
     "package": Package,
     "product": product,
     "pointwise": pointwise,

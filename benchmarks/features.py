@@ -1,4 +1,4 @@
-"""What resets, recorded gates and regularisers cost: the same layer with and without them."""
+"""What resets, recorded gates, regularisers and decaying states cost: the same layer with and without them."""
 
 import itertools
 from typing import Any
@@ -103,3 +103,58 @@ def regularised(cell: str, shape: Shape) -> Race:
         ],
         [Check("ours", values(drawn(layer), layer, x), values(drawn(loop), layer, x))],
     )
+
+
+def decaying(cell: str, shape: Shape) -> Race:
+    """A state, and a gradient, that halve at every step without any drive, in a training step."""
+    ours, plain, x, dy = _left_alone(cell, shape)
+    driven, dense = rows(shape, grad=True)
+    return Race(
+        [
+            Contestant("ours", gradients(ours, ours.layer, x, dy)),
+            Contestant("plain", gradients(plain, plain.layer, driven, dense)),
+        ],
+        [Check("ours", values(ours, ours.layer, x), values(ours.by_scan, ours.layer, x))],
+    )
+
+
+def decaying_forward(cell: str, shape: Shape) -> Race:
+    """The same, inference."""
+    ours, plain, x, _ = _left_alone(cell, shape)
+    driven, _ = rows(shape, grad=False)
+    return Race(
+        [
+            Contestant("ours", lambda: ours(x.detach()), grad=False),
+            Contestant("plain", lambda: plain(driven), grad=False),
+        ],
+        [Check("ours", values(ours, None, x), values(ours.by_scan, None, x))],
+    )
+
+
+class _FromOnes:
+    """A layer whose every state begins at one."""
+
+    def __init__(self, cell: recurra.Cell) -> None:
+        self.layer = recurra.Recurrent(cell)
+
+    def states(self, x: Tensor) -> tuple[Tensor, ...]:
+        return tuple(torch.ones(x.shape[1], n) for n in self.layer.cell.state_sizes.values())
+
+    def __call__(self, x: Tensor) -> tuple[Tensor, Tensor | tuple[Tensor, ...]]:
+        found: tuple[Tensor, Tensor | tuple[Tensor, ...]] = self.layer(x, self.states(x))
+        return found
+
+    def by_scan(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        return recurra.scan(self.layer.cell, x, self.states(x))
+
+
+def _left_alone(cell: str, shape: Shape) -> tuple[_FromOnes, _FromOnes, Tensor, Tensor]:
+    """A layer whose weights are zero, another with weights, an input of zeros, and a gradient at the last step only."""
+    make = {"gru": recurra.cells.GRU, "lstm": recurra.cells.LSTM, "leaky": recurra.cells.LeakyIntegrator}[cell]
+    ours, plain = _FromOnes(make(shape[2], shape[2])), _FromOnes(make(shape[2], shape[2]))
+    with torch.no_grad():
+        for p in ours.layer.parameters():
+            p.zero_()
+    x, dy = (torch.zeros_like(t, requires_grad=t.requires_grad) for t in rows(shape, grad=True))
+    dy[-1] = 1.0
+    return ours, plain, x, dy

@@ -13,6 +13,8 @@ COPY = 1 / 1.05  # a user's copy may take at most 5 % longer than the layer it w
 POINTWISE = 1 / 1.1  # interpreting may cost 10 %
 ODD = 1 / 1.15  # an odd width may take at most 15 % longer per unit of work than H = 256
 
+DECAYING = 1 / 1.2  # a state that decays to nothing may take at most 20 % longer
+
 FLAT = (100, 1_000, 10_000, 100_000)  # lengths over which the time of a step must stay the same,
 SAME = 1 / 1.05  # to 5 %
 TOLD = 0.0  # no goal: the ratio is told, and counts for nothing
@@ -126,6 +128,11 @@ FEATURES = [  # may cost so much of the time without them
     goal("resets", "gru", (128, 64, 128), 1 / 1.1, against="plain"),
     goal("record", "lstm", (32, 128, 256), 1 / 1.3, against="plain"),
     goal("regularised", "lstm", (32, 128, 256), 1 / 1.25, against="plain"),
+    *(
+        goal(kind, cell, (8, 1000, 128), DECAYING, against="plain")
+        for kind in ("decaying", "decaying forward")
+        for cell in ("leaky", "gru", "lstm")
+    ),
 ]
 
 PUBLISHED = "OriginalLSTM PeepholeLSTM MGU IndRNN CFN NBR LEM NAS MultiplicativeLSTM coRNN".split()

@@ -27,6 +27,8 @@ KINDS = {
     "resets": "resets at 1 % of the steps, training step",
     "record": "all gates recorded, training step",
     "regularised": "zoneout and variational dropout, training step",
+    "decaying": "states that decay to nothing, training step",
+    "decaying forward": "states that decay to nothing, inference",
     "package": "training step",
     "prepare": "trace, passes and packing",
 }
@@ -161,7 +163,7 @@ def title(goal: Goal) -> str:
     batch, time, width = goal.shape
     if goal.kind == "prepare":
         return f"{KINDS[goal.kind]} of {goal.who}, H = {width}"
-    known = {"elman": "Elman", "mingru": "minGRU", "gru": "GRU", "lstm": "LSTM"}
+    known = {"elman": "Elman", "mingru": "minGRU", "leaky": "leaky integrator", "gru": "GRU", "lstm": "LSTM"}
     cell = " ".join(known.get(word, word) for word in goal.cell.split())
     if goal.kind == "steps":
         return f"{cell} ({batch}, {goal.who.removeprefix('T = ')}, {width}), {KINDS[goal.kind]}"
