@@ -10,6 +10,7 @@ import torch
 
 from benchmarks import features, layers, linear, own, parts
 from benchmarks.goals import Shape
+from benchmarks.memory import Memory
 from benchmarks.package import Package
 from benchmarks.race import Check, Race
 from benchmarks.records import Time
@@ -50,7 +51,7 @@ def pointwise(cell: str, shape: Shape) -> Race:
     )
 
 
-CASES: dict[str, Callable[[str, Shape], Race | Package | Preparation]] = {
+CASES: dict[str, Callable[[str, Shape], Race | Package | Preparation | Memory]] = {
     "train": layers.train,
     "infer": layers.infer,
     "call": layers.infer,
@@ -66,6 +67,7 @@ CASES: dict[str, Callable[[str, Shape], Race | Package | Preparation]] = {
     "regularised": features.regularised,
     "decaying": features.decaying,
     "decaying forward": features.decaying_forward,
+    "memory": Memory,
     "package": Package,
     "product": product,
     "pointwise": pointwise,

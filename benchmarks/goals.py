@@ -141,6 +141,8 @@ PACKAGE = [
     goal("package", "ten cells", (8, 128, 128), 6, against="torchrecurrent"),  # the median of those above
 ]
 
+MEMORY = [goal("memory", cell, (32, 128, 256), 1.0 if cell == "lstm" else TOLD) for cell in ("lstm", "gru", "elman")]
+
 STEPS = [goal("steps", "lstm", (8, FLAT[-1], 128), SAME, who=f"T = {T:,}", against="fastest") for T in FLAT]
 
 
@@ -164,4 +166,4 @@ PARTS = [
     *(goal("pointwise", "lstm", (1, 1000, width), POINTWISE, against="fused loop") for width in (128, 256, 512)),
 ]
 
-GOALS = [*LAYERS, *OWN, *LINEAR, *ABROAD, *PACKAGE, *copies(LAYERS), *FEATURES, *STEPS, *PREPARE, *PARTS]
+GOALS = [*LAYERS, *OWN, *LINEAR, *ABROAD, *PACKAGE, *copies(LAYERS), *FEATURES, *MEMORY, *STEPS, *PREPARE, *PARTS]

@@ -29,6 +29,7 @@ KINDS = {
     "regularised": "zoneout and variational dropout, training step",
     "decaying": "states that decay to nothing, training step",
     "decaying forward": "states that decay to nothing, inference",
+    "memory": "peak memory of training",
     "package": "training step",
     "prepare": "trace, passes and packing",
 }
