@@ -36,7 +36,8 @@ def step(cell: Cell, x: Tensor) -> list[Tensor]:
     with strict():
         y, last = recurra.unroll(cell, x)
     loss = y.square().sum() + sum(s.sum() for s in last)
-    return [y.detach(), *(s.detach() for s in last), *torch.autograd.grad(loss, [x, *cell.parameters()])]
+    found = torch.autograd.grad(loss, [x, *cell.parameters()], allow_unused=True)
+    return [y.detach(), *(s.detach() for s in last), *(g for g in found if g is not None)]
 
 
 def layer_step(layer: torch.nn.Module, x: Tensor) -> list[Tensor]:
@@ -78,6 +79,29 @@ def test_several_threads_at_once(example: LayerExample) -> None:
         assert len(results) == 5
         for result in results:
             assert_equal(result, expected)
+
+
+@pytest.mark.parametrize("example", CELLS, ids=str)
+def test_every_cell_in_several_threads_at_once(example: CellExample) -> None:
+    cell = example.make(5, 19)
+    calls = [inputs(cell, 4 + 3 * k, 1 + 4 * k, k) for k in range(3)]
+    serial = [step(cell, x) for x in calls]
+    found: list[list[Tensor]] = [[] for _ in calls]
+    ready = threading.Barrier(len(calls))
+
+    def work(k: int) -> None:
+        ready.wait()
+        for _ in range(3):
+            found[k] = step(cell, calls[k])
+
+    threads = [threading.Thread(target=work, args=(k,)) for k in range(len(calls))]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join(SECONDS)
+        assert not t.is_alive()
+    for result, expected in zip(found, serial, strict=True):
+        assert_equal(result, expected)
 
 
 def test_a_new_cell_met_by_several_threads_at_once() -> None:
@@ -164,6 +188,39 @@ def test_a_forked_child_computes_the_same(example: LayerExample) -> None:
 
     assert in_child(work) == "same"
     assert_equal(layer_step(layer, x), expected)
+
+
+# PyTorch itself copies the sides of the others, and would wait for its threads: see docs/design.md.
+LARGE = [
+    *(e for e in CELLS if not e.make(2, 2).side_sizes),
+    CellExample("Zoneout, masks drawn", lambda D, H: recurra.Zoneout(cells.LSTM(D, H), h=0.3, c=0.5)),
+]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.parametrize("example", LARGE, ids=str)
+def test_a_forked_child_trains_a_large_batch(example: CellExample) -> None:
+    """Of so many numbers that an operation of PyTorch's on them would wait for threads that the child does not have."""
+    torch.set_num_threads(2)
+    cell = example.make(16, 48)
+    x = torch.randn(32, 128, 16, requires_grad=True)
+    torch.manual_seed(1)  # of masks
+    with strict():
+        y, _ = recurra.unroll(cell, x)
+    dy, leaves = torch.randn_like(y), [x, *cell.parameters()]
+    assert y.numel() > 150_000
+    (expected,) = torch.autograd.grad(y, x, dy)
+
+    def work() -> str:
+        torch.manual_seed(1)
+        with strict():
+            y, _ = recurra.unroll(cell, x)
+        dx, *found = torch.autograd.grad(y, leaves, dy, allow_unused=True)
+        torch.set_num_threads(1)  # for PyTorch's own comparison
+        same = torch.equal(dx, expected) and all(g is None or bool(g.isfinite().all()) for g in found)
+        return "same" if same else "different"
+
+    assert in_child(work) == "same"
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
