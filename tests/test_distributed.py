@@ -1,4 +1,4 @@
-"""DistributedDataParallel over gloo: two processes on this machine, each with half of the batch, for every layer."""
+"""DistributedDataParallel over gloo: two processes, each with half of the batch, for every layer and every cell."""
 
 import os
 import subprocess
@@ -16,7 +16,7 @@ RANK = """
 import copy, sys, torch, torch.distributed as group
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils._pytree import tree_leaves
-from examples import LAYERS
+from examples import CELLS, LAYERS
 import recurra
 
 rank, store = int(sys.argv[1]), sys.argv[2]
@@ -29,9 +29,12 @@ def gradients(layer, x):
     found, _ = [p.grad for p in layer.parameters()], layer.zero_grad(set_to_none=True)
     return found
 
-for example in LAYERS:
+def make(example):
+    return example.make(3, False) if example in LAYERS else recurra.Recurrent(example.make(3, 5))
+
+for example in (*LAYERS, *CELLS):
     torch.manual_seed(0)
-    layer = example.make(3, False).double()
+    layer = make(example).double()
     halves = torch.randn(7, 4, 3, dtype=torch.double).chunk(2, 1)
     expected = [(a + b) / 2 for a, b in zip(*[gradients(copy.deepcopy(layer), half) for half in halves])]
     if rank:

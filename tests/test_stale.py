@@ -8,7 +8,7 @@ import functools
 import os
 import random
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy
 import pytest
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 import recurra
+from examples import CELLS, CellExample
 from recurra import Cell, unroll
 from recurra.scan import scan
 from recurra.unroll import compiled, explain
@@ -236,6 +237,34 @@ def test_copies_and_stand_in_weights() -> None:
         for k, p in twin.named_parameters():
             p.copy_(other[k])
     torch.testing.assert_close(given, scan(twin, x)[0])
+
+
+@pytest.mark.usefixtures("strict")
+@pytest.mark.parametrize("example", CELLS, ids=str)
+def test_a_copy_and_functional_call_have_the_bits_of_a_layer_with_those_weights(example: CellExample) -> None:
+    """Outputs and gradients; the copy's weights are its own, and those of functional_call are nobody's."""
+    layer = recurra.Recurrent(example.make(3, 7))
+    x = torch.randn(5, 4, 3, requires_grad=True)
+
+    def run(call: Callable[[Tensor], tuple[Tensor, object]], weights: Iterable[Tensor]) -> list[Tensor | None]:
+        y, _ = call(x)
+        dy = torch.linspace(-1, 1, y.numel()).view_as(y)
+        return [y, *torch.autograd.grad(y, [x, *weights], dy, allow_unused=True)]
+
+    before = run(layer, layer.parameters())
+    twin = copy.deepcopy(layer)
+    other = {k: (0.5 * p.detach()).requires_grad_() for k, p in layer.named_parameters()}
+    given = run(lambda x: functional_call(layer, other, (x,)), other.values())
+    with torch.no_grad():
+        for k, p in twin.named_parameters():
+            p.copy_(other[k])
+    equal(run(twin, twin.parameters()), given)
+    equal(run(layer, layer.parameters()), before)
+
+
+def equal(found: list[Tensor | None], expected: list[Tensor | None]) -> None:
+    for a, b in zip(found, expected, strict=True):
+        assert (a is None and b is None) or (a is not None and b is not None and torch.equal(a, b))
 
 
 def test_a_cell_that_goes_leaves_nothing_behind() -> None:
