@@ -35,6 +35,7 @@ from recurra.passes.pipeline import REWRITES
 from recurra.passes.save import FUNCTIONS
 from recurra.program.graph import ordered
 from recurra.program.layout import Layout
+from recurra.program.ops import OPS
 from recurra.program.plan import Backward, Plan
 from recurra.program.statics import Evaluator
 from recurra.program.trace import outside_transforms, trace
@@ -156,6 +157,11 @@ def test_an_output_that_nothing_recurs_on_leaves_the_loop() -> None:
     assert len(products(backward.after)) == 1, "its gradient is computed ahead of the reverse loop"
     plan, _ = compile_step(OutputBefore())
     assert products(plan.after) and len(products(plan.body)) == 1
+
+
+def test_the_reverse_loop_of_an_lstm_has_fourteen_pointwise_operations() -> None:
+    _, backward = compile_step(cells.LSTM(3, 4))
+    assert sum(OPS[v.op].kind == "pointwise" for v in backward.body) == 14  # docs/design.md
 
 
 def test_weight_gradients_leave_the_loop() -> None:
