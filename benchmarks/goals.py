@@ -15,8 +15,8 @@ ODD = 1 / 1.15  # an odd width may take at most 15 % longer per unit of work tha
 
 DECAYING = 1 / 1.2  # a state that decays to nothing may take at most 20 % longer
 
-FLAT = (100, 1_000, 10_000, 100_000)  # lengths over which the time of a step must stay the same,
-SAME = 1 / 1.05  # to 5 %
+FLAT = (100, 1_000, 10_000, 100_000)  # lengths of a sequence, which the time of a step must not depend on
+SAME = 1 / 1.05  # so far it may
 TOLD = 0.0  # no goal: the ratio is told, and counts for nothing
 
 Shape = tuple[int, int, int]
@@ -27,7 +27,7 @@ class Goal:
     """In the case (kind, cell, shape) `who` must be `one` times (at 1 thread; `two` at 2) as fast as `against`.
 
     kind: a key of benchmarks.cases.CASES. shape: (B, T, H), the input as wide as the state. hope: what would please.
-    Where one or two is TOLD there is no goal.
+    Where `one` or `two` is TOLD there is no goal.
     """
 
     kind: str

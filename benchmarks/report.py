@@ -68,7 +68,7 @@ def wanted(goal: Goal, threads: int) -> str:
 
 
 def variant(goal: Goal, result: Result) -> str:
-    """The rival by name, with its fastest variant, and how long both took to get ready where that was measured."""
+    """The rival by name, with the variant of it that was the fastest."""
     name = (RIVALS | MEASURES).get(goal.against, goal.against)
     label = result.times[goal.against].label
     return f"{name} ({label})" if label and label != goal.against else name

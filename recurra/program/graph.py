@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from recurra.program.ops import OPS
-from recurra.program.values import Call, Expression, Parameter, Value
+from recurra.program.values import Call, Expression, Value
 
 
 class Graph:
@@ -222,8 +222,3 @@ def reaches(values: Iterable[Value], sources: Iterable[Value]) -> set[Value]:
         if any(a in found for a in v.args):
             found.add(v)
     return found
-
-
-def is_parameter(v: Value) -> bool:
-    """Whether a static is a parameter or buffer itself."""
-    return isinstance(v.expr, Parameter)
