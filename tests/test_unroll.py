@@ -202,6 +202,22 @@ def test_without_the_native_part_everything_runs_on_scan() -> None:
     assert out.stderr.count("no native part") == 1  # said once, for all layers
 
 
+def test_a_native_part_that_cannot_be_loaded_says_why() -> None:
+    code = (
+        "import sys\n"
+        "class Broken:\n"
+        "    def find_spec(self, name, path, target=None):\n"
+        "        if name == 'recurra._native': raise ImportError('undefined symbol: omp_get_num_threads')\n"
+        "sys.meta_path.insert(0, Broken())\n"
+        "import torch, recurra\n"
+        "print(recurra.explain(recurra.LSTM(3, 4), torch.randn(3, 2, 3)).visits[0].reason)\n"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout == (
+        "recurra._native cannot be loaded: undefined symbol: omp_get_num_threads; install Recurra again\n"
+    )
+
+
 BAD = [
     (lambda x, s, n: (x[..., :2], s, None), r"takes \(T, B, 3\)"),
     (lambda x, s, n: (x[0], s, None), r"takes \(T, B, 3\)"),

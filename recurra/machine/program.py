@@ -16,14 +16,17 @@ from recurra.program.values import Value
 TRANSIENT = 1  # the address of an array that is needed only while a chunk of rows goes through the stages
 
 
-def _load() -> Any:
+def _load() -> tuple[Any, str]:
+    """The library, or None and why."""
     try:
-        return importlib.import_module("recurra._native")
-    except ImportError:
-        return None
+        return importlib.import_module("recurra._native"), ""
+    except ModuleNotFoundError:
+        return None, ""
+    except ImportError as error:  # it is there, and not for this Python or this system
+        return None, f"recurra._native cannot be loaded: {error}; install Recurra again"
 
 
-library = _load()
+library, _unloadable = _load()
 _SETS = {"v3": "avx2", "v4": "avx512"}  # the builds by the names that RECURRA_ISA gives them
 _process = os.getpid()  # as native/threads.h has it: a child that is forked later has another number
 
@@ -31,7 +34,7 @@ _process = os.getpid()  # as native/threads.h has it: a child that is forked lat
 def available() -> str:
     """ "" where the native machine can run here, else why not. Raises InputError when RECURRA_ISA is no set of ours."""
     if library is None:
-        return "this installation has no native part (recurra._native)"
+        return _unloadable or "this installation has no native part (recurra._native)"
     loaded = _SETS.get(library.isa(), library.isa())
     if not loaded:
         return "this processor has no AVX2"
