@@ -3,13 +3,19 @@
 import importlib.util
 import os
 import random
+import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hypothesis
 import numpy as np
 import pytest
 import torch
+
+if TYPE_CHECKING:
+    from recurra.training.run import Run
 
 hypothesis.settings.register_profile("recurra", deadline=None, derandomize=True, database=None)
 hypothesis.settings.load_profile("recurra")
@@ -54,3 +60,28 @@ def poisoned() -> Iterator[None]:
     yield
     if library is not None:
         library.poison(False)
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> "Run":
+    """A network that has learned the alphabet from abc.txt, beside its run folder. Read only."""
+    import recurra
+
+    place = tmp_path_factory.mktemp("alphabet")
+    (place / "abc.txt").write_text("abcdefgh" * 250)
+    return recurra.train(
+        place / "abc.txt", out=place / "run", hidden=24, embedding=8, window=16, batch=4, steps=120, learning_rate=0.02,
+        warmup=5, eval_interval=40, threads=1,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A folder with room for half a MiB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(place)], capture_output=True)
+    if done.returncode:
+        pytest.skip("mounting a tmpfs needs root")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)

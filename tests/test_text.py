@@ -1,5 +1,6 @@
 """Reading text, numbering its characters, and batches that follow one another along it."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -136,7 +137,7 @@ def test_the_demo_text_has_each_paragraph_once() -> None:
 
 
 def test_docstrings_stand_in_for_the_topics(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "pydoc_data.topics", None)
+    monkeypatch.setitem(sys.modules, "pydoc_data.topics", None)
     monkeypatch.setattr("recurra.data.demo._docstrings", lambda: iter(["One.\n\nTwo.", "Two.\n\nThree."]))
     assert demo_text().content == "One.\n\nTwo.\n\nThree.\n"
     monkeypatch.undo()
