@@ -246,15 +246,21 @@ def test_one_number_is_drawn_for_a_call(name: str) -> None:
     assert torch.equal(expected, torch.get_rng_state())
 
 
-def test_dropout_drops_between_layers_and_keeps_the_mean() -> None:
-    """The second layer copies its input through relu(1 · x), so that the mask can be read off the output: one mask, on
-    what the first layer wrote."""
-    layer = recurra.RNN(1, 500, 2, nonlinearity="relu", dropout=0.25, dtype=torch.float64)
+def copying(width: int, layers: int, dropout: float) -> Any:
+    """Every layer after the first copies its input through relu(1 · x), so that masks can be read off the output."""
+    layer = recurra.RNN(1, width, layers, nonlinearity="relu", dropout=dropout, dtype=torch.float64)
     with torch.no_grad():
         for p in layer.parameters():
             p.zero_()
         layer.weight_ih_l0.fill_(1)
-        layer.weight_ih_l1.copy_(torch.eye(500))
+        for k in range(1, layers):
+            layer.get_parameter(f"weight_ih_l{k}").copy_(torch.eye(width))
+    return layer
+
+
+def test_dropout_drops_between_layers_and_keeps_the_mean() -> None:
+    """One mask, on what the first layer wrote."""
+    layer = copying(500, 2, 0.25)
     y, _ = layer(torch.ones(40, 2, 1, dtype=torch.float64))
     assert set(y.unique().tolist()) == {0.0, 1 / 0.75}
     assert abs(y.mean() - 1) < 0.01
@@ -262,14 +268,8 @@ def test_dropout_drops_between_layers_and_keeps_the_mean() -> None:
 
 
 def test_dropout_masks_differ_between_layers() -> None:
-    layer = recurra.RNN(1, 200, 3, nonlinearity="relu", dropout=0.5, dtype=torch.float64)
-    with torch.no_grad():
-        for p in layer.parameters():
-            p.zero_()
-        layer.bias_ih_l0.fill_(1)
-        layer.weight_ih_l1.copy_(torch.eye(200))
-        layer.weight_ih_l2.copy_(torch.eye(200))
-    y, _ = layer(torch.zeros(50, 1, 1, dtype=torch.float64))
+    layer = copying(200, 3, 0.5)
+    y, _ = layer(torch.ones(50, 1, 1, dtype=torch.float64))
     assert abs((y > 0).double().mean() - 0.25) < 0.02  # the same mask twice would keep a half
 
 

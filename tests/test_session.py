@@ -42,18 +42,21 @@ def steps(session: Session, x: Tensor) -> Tensor:
     return torch.stack([session.step(row).clone() for row in x])
 
 
-@pytest.mark.parametrize("example", STREAMING, ids=str)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.usefixtures("strict")
-def test_steps_are_the_sequence(example: LayerExample, dtype: torch.dtype) -> None:
-    layer = example.make(D, False).to(dtype)
-    x = torch.randn(T, B, D, dtype=dtype)
+def assert_is_the_sequence(layer: nn.Module, x: Tensor) -> None:
+    """Step by step x (T, B, D) gives the outputs and the last state of the whole."""
     with torch.no_grad():
         y, state = layer(x)
     session = Session(layer)
     assert_equal(steps(session, x), y)
     for mine, theirs in zip(leaves(session.state), leaves(state), strict=True):
         assert_equal(mine, theirs)
+
+
+@pytest.mark.parametrize("example", STREAMING, ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.usefixtures("strict")
+def test_steps_are_the_sequence(example: LayerExample, dtype: torch.dtype) -> None:
+    assert_is_the_sequence(example.make(D, False).to(dtype), torch.randn(T, B, D, dtype=dtype))
 
 
 @pytest.mark.parametrize("example", CELLS, ids=str)
@@ -193,13 +196,7 @@ def test_a_mixture_of_layers() -> None:
     layer = Stack(
         [Residual(Stack([Recurrent(cells.LSTM(D, 3)), recurra.GRU(3, D, 2)])), Recurrent(cells.ElmanOutput(D, 5, 2))]
     )
-    x = torch.randn(T, B, D)
-    with torch.no_grad():
-        y, state = layer(x)
-    session = Session(layer)
-    assert_equal(steps(session, x), y)
-    for a, b in zip(leaves(session.state), leaves(state), strict=True):
-        assert_equal(a, b)
+    assert_is_the_sequence(layer, torch.randn(T, B, D))
 
 
 def test_what_a_session_refuses() -> None:
