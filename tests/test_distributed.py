@@ -6,10 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from checks import needs_machine
 
-from recurra.machine import native
-
-pytestmark = pytest.mark.skipif(bool(native.available()), reason="the native machine is not there")
+pytestmark = needs_machine
 
 SECONDS = 120
 RANK = """

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from checks import contracting, needs_machine, random_lengths, weighed
 from steps import STEPS, Idioms, Step
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
@@ -19,11 +20,10 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 import recurra
 from examples import CELLS, CellExample
 from recurra import Cell, cells, scan, strict
-from recurra.machine import native
 from recurra.machine.program import library
 from recurra.unroll import visits
 
-pytestmark = pytest.mark.skipif(bool(native.available()), reason="the native machine is not there")
+pytestmark = needs_machine
 
 EXACT = {torch.float32: 1e-5, torch.float64: 1e-12}
 
@@ -93,23 +93,6 @@ def copy_of(cell: Cell, dtype: torch.dtype) -> Cell:
     return copy.deepcopy(cell).to(dtype)
 
 
-def contracting(cell: Cell) -> Cell:
-    """No matrix longer than 0.9: an error of rounding must not grow from step to step over hundreds of steps."""
-    with torch.no_grad():
-        for p in cell.parameters():
-            if p.dim() == 2:
-                p.mul_(min(1.0, 0.9 / float(torch.linalg.matrix_norm(p, 2))))
-    return cell
-
-
-def random_lengths(T: int, B: int) -> Tensor:
-    """Any order; with zeros, full lengths and repeats where there is room."""
-    lengths = torch.randint(0, T + 1, (B,))
-    lengths[B // 2] = 0
-    lengths[0] = T if B > 1 else max(T - 1, 0)
-    return lengths
-
-
 def call(cell: Cell, case: Case) -> Call:
     """In fp64, of numbers that fp32 has too."""
     x = torch.randn(case.T, case.B, case.D)
@@ -123,17 +106,11 @@ def everything(run: object, c: Call) -> dict[str, Tensor]:
     y, last = run(c.cell, c.x, c.states, c.lengths, c.reverse)  # type: ignore[operator]
     names = {"x": c.x} | {f"first {k}": s for k, s in enumerate(c.states or ())} | dict(c.cell.named_parameters())
     found = {"y": y} | {f"last {k}": s for k, s in enumerate(last)}
-    loss = sum((t * weights_of(t)).sum() for t in found.values())
-    assert isinstance(loss, Tensor)
+    loss = weighed(*found.values())
     gradients = torch.autograd.grad(loss, list(names.values()), allow_unused=True) if loss.requires_grad else ()
     for (name, t), d in zip(names.items(), gradients or [None] * len(names), strict=True):
         found[f"d {name}"] = torch.zeros_like(t) if d is None else d
     return {name: t.detach() for name, t in found.items()}
-
-
-def weights_of(t: Tensor) -> Tensor:
-    """How much each number counts in the loss: the same for every executor and dtype."""
-    return torch.cos(torch.arange(1, t.numel() + 1, dtype=torch.float64)).to(t.dtype).view_as(t)
 
 
 def assert_same(ours: dict[str, Tensor], truth: dict[str, Tensor], exact: float) -> None:
@@ -250,8 +227,7 @@ def test_only_some_gradients(example: CellExample) -> None:
     for t in (c.x, c.states[-1], next(c.cell.parameters())):
         for pick in (lambda r: r[0], lambda r: r[1][-1]):
             got, expected = (
-                torch.autograd.grad((pick(r) * weights_of(pick(r))).sum(), t, retain_graph=True, allow_unused=True)[0]
-                for r in (ours, truth)
+                torch.autograd.grad(weighed(pick(r)), t, retain_graph=True, allow_unused=True)[0] for r in (ours, truth)
             )
             zero = torch.zeros_like(t)
             assert_same({"d": zero if got is None else got}, {"d": zero if expected is None else expected}, 1e-12)

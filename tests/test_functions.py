@@ -6,13 +6,13 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from checks import needs_machine
 from torch import Tensor
 
-from recurra.machine import native
 from recurra.machine.program import library
 from recurra.program.ops import OPS
 
-pytestmark = pytest.mark.skipif(bool(native.available()), reason="the native machine is not there")
+pytestmark = needs_machine
 
 DTYPES = [torch.float32, torch.float64]
 Array = np.ndarray

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from checks import flip
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -111,11 +112,6 @@ def test_reverse_is_forward_over_each_row_flipped(example: LayerExample, lengths
     flipped, end = layer(flip(x, lengths), state, lengths)
     close(flip(flipped, lengths), y)
     close(end, last)
-
-
-def flip(x: Tensor, lengths: list[int]) -> Tensor:
-    rows = [torch.cat([x[:n, b].flip(0), x[n:, b]]) for b, n in enumerate(lengths)]
-    return torch.stack(rows, 1)
 
 
 @over_layers

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from checks import needs_machine
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
@@ -23,7 +24,7 @@ from recurra.machine.program import library
 from recurra.program.ops import OPS, Op
 from recurra.unroll.compiled import find
 
-pytestmark = pytest.mark.skipif(bool(native.available()), reason="the native machine is not there")
+pytestmark = needs_machine
 
 DTYPES = [torch.float32, torch.float64]
 LENGTHS = (1, 7, 16, 17, 250)

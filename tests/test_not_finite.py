@@ -18,18 +18,18 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from checks import needs_machine
 from torch import Tensor, nn
 
 import recurra
 from examples import CELLS, CellExample
 from recurra import Cell, scan, strict
-from recurra.machine import native
 from recurra.machine.program import library
 from recurra.passes import compile_step
 from recurra.program.lowering import LOWERINGS
 from recurra.program.ops import OPS
 
-pytestmark = pytest.mark.skipif(bool(native.available()), reason="the native machine is not there")
+pytestmark = needs_machine
 
 INF, NAN = math.inf, math.nan
 DTYPES = [torch.float32, torch.float64]

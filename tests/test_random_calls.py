@@ -5,11 +5,10 @@ import warnings
 
 import pytest
 import torch
+from checks import needs_machine
 from random_calls import drawn, verdict
 
-from recurra.machine import native
-
-pytestmark = pytest.mark.skipif(bool(native.available()), reason="the native machine is not there")
+pytestmark = needs_machine
 
 CALLS = int(os.environ.get("RECURRA_CALLS", "1000"))  # `make soak` asks for ten thousand
 GROUPS = 20

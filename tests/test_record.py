@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from checks import close, everything, few_lengths, needs_machine
 from steps import STEPS, Step
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
@@ -18,7 +19,6 @@ from examples import CELLS, LAYERS, CellExample, LayerExample
 from recurra import Cell, InputError, cells
 from recurra.cell import Wrapper, call_sides, call_with, initial_states, innermost, one_step, recordable
 from recurra.layers import Layer
-from recurra.machine import native
 from recurra.unroll import Recording, unroll
 
 EXACT = {torch.float32: 1e-5, torch.float64: 1e-12}
@@ -62,19 +62,6 @@ def by_looking(
     return found
 
 
-def close(ours: Tensor, truth: Tensor, exact: float) -> None:
-    assert ours.shape == truth.shape
-    if truth.numel():
-        assert float((ours.double() - truth.double()).abs().max()) <= exact * max(float(truth.abs().max()), 1e-30)
-
-
-def lengths_of(T: int, B: int) -> Tensor:
-    return torch.tensor([T, 0, max(T - 2, 0), 1 if T else 0][:B])
-
-
-needs_machine = pytest.mark.skipif(bool(native.available()), reason="the native machine is not there")
-
-
 # ---- the values
 
 
@@ -88,7 +75,7 @@ def test_every_variable_of_every_cell_is_what_a_plain_loop_sees(
     shapes = own(cell, recordable(cell))
     for T, with_lengths, reverse in ((7, False, False), (7, True, False), (7, True, True), (1, False, True), (0, 0, 0)):
         x = torch.randn(T, 4, 3, dtype=dtype)
-        lengths = lengths_of(T, 4) if with_lengths else None
+        lengths = few_lengths(T, 4) if with_lengths else None
         with torch.no_grad():
             looking = partial(by_looking, cell, x, lengths, bool(reverse), shapes)
             truth = call_with(cell, cell.call_weights(), looking)
@@ -120,18 +107,8 @@ def test_the_list_of_names_is_that_of_the_steps_own_variables(example: CellExamp
 # ---- and nothing else
 
 
-def everything(cell: Cell, x: Tensor, lengths: Tensor | None, reverse: bool, record: Recording | None) -> list[Tensor]:
-    """Outputs, last states, and every gradient."""
-    y, last = unroll(cell, x, None, lengths, reverse, record=record)
-    loss = sum((t * torch.cos(torch.arange(t.numel(), dtype=t.dtype).view_as(t))).sum() for t in (y, *last))
-    assert isinstance(loss, Tensor)
-    wanted = [x, *cell.parameters()]
-    gradients = torch.autograd.grad(loss, wanted, allow_unused=True)
-    return [y, *last, *[torch.zeros(()) if d is None else d for d in gradients]]
-
-
 def assert_same_bits(cell: Cell, names: list[str], shapes: dict[str, tuple[int, ...]], dtype: torch.dtype) -> None:
-    for B, lengths, reverse in ((4, lengths_of(6, 4), True), (9, None, False))[: 2 if len(names) > 1 else 1]:
+    for B, lengths, reverse in ((4, few_lengths(6, 4), True), (9, None, False))[: 2 if len(names) > 1 else 1]:
         x = torch.randn(6, B, cell.input_size, dtype=dtype, requires_grad=True)
         off = everything(cell, x, lengths, reverse, None)
         on = everything(cell, x, lengths, reverse, Recording({name: shapes[name] for name in names}))

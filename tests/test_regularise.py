@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_exactness import random_lengths, weights_of
+from checks import random_lengths, weighed
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -77,7 +77,7 @@ def test_results_and_gradients_are_those_of_scan(make: Maker, lengths: bool, rev
     found = []
     for run in (unroll, scan):
         y, last = seeded(run, cell, x, None, long, reverse)
-        loss = sum((t * weights_of(t)).sum() for t in (y, *last))
+        loss = weighed(y, *last)
         found.append([y, *last, *torch.autograd.grad(loss, [x, *cell.parameters()])])
     same(*found)
 

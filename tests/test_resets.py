@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_exactness import contracting, random_lengths, weights_of
+from checks import contracting, filled, random_lengths, weighed
 from torch import Tensor, nn
 from torch.autograd import gradcheck, gradgradcheck
 from torch.func import functional_call, grad, jvp, vmap
@@ -98,10 +98,7 @@ def test_the_same_bits_as_separate_calls(example: CellExample, reverse: bool, ra
 def gradients(cell: Cell, leaves: Sequence[Tensor], rows: Sequence[Tensor], last: States) -> list[Tensor]:
     """Of every leaf and parameter, for one loss of the rows' outputs and of the last states."""
     wanted = [*leaves, *cell.parameters()]
-    loss = sum((t * weights_of(t)).sum() for t in (*rows, *last))
-    assert isinstance(loss, Tensor)
-    found = torch.autograd.grad(loss, wanted, allow_unused=True)
-    return [torch.zeros_like(t) if d is None else d for t, d in zip(wanted, found, strict=True)]
+    return filled(wanted, torch.autograd.grad(weighed(*rows, *last), wanted, allow_unused=True))
 
 
 @over_cells

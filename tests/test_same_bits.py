@@ -10,16 +10,16 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from checks import needs_machine
 from torch import Tensor
 
 import recurra
 from examples import CELLS, CellExample
 from recurra import Cell, InputError, strict
-from recurra.machine import native
 from recurra.unroll import visits
 
 pytestmark = [
-    pytest.mark.skipif(bool(native.available()), reason="the native machine is not there"),
+    needs_machine,
     pytest.mark.usefixtures("strict"),
 ]
 

@@ -4,6 +4,7 @@ from functools import partial
 
 import pytest
 import torch
+from checks import flip
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -86,11 +87,6 @@ def test_reverse_is_forward_over_each_row_flipped(example: CellExample, lengths:
     flipped, end = scan(cell, flip(x, lengths), None, n)
     close(flip(flipped, lengths), y)
     close(end, last)
-
-
-def flip(x: Tensor, lengths: list[int]) -> Tensor:
-    rows = [torch.cat([x[:n, b].flip(0), x[n:, b]]) for b, n in enumerate(lengths)]
-    return torch.stack(rows, 1)
 
 
 @over_cells

@@ -1,10 +1,8 @@
 """Rows beside x: given from outside they are what scan makes of them, and gradients flow into those that want one."""
 
-from collections.abc import Sequence
-
 import pytest
 import torch
-from test_exactness import random_lengths, weights_of
+from checks import filled, random_lengths, weighed
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 from torch.func import jvp, vmap
@@ -51,11 +49,6 @@ def made(make: object) -> tuple[Cell, Tensor, States]:
     return cell, x, tuple(torch.randn(5, 3, n, dtype=torch.double) for n in cell.side_sizes.values())
 
 
-def filled(of: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> list[Tensor]:
-    """Zeros for what no gradient came to."""
-    return [torch.zeros_like(t) if d is None else d for t, d in zip(of, gradients, strict=True)]
-
-
 def executor_of(cell: Cell) -> NativeExecutor:
     found = find(cell, None)[0].executor
     assert found is not None
@@ -77,7 +70,7 @@ def test_given_sides_and_their_gradients_are_those_of_scan(make: object, lengths
     found = []
     for run in (unroll, scan):
         y, last = run(cell, x, None, long, reverse, sides=sides)
-        loss = sum((t * weights_of(t)).sum() for t in (y, *last))
+        loss = weighed(y, *last)
         gradients = torch.autograd.grad(loss, [*given, *cell.parameters()], allow_unused=True)
         found.append([y, *last, *filled([*given, *cell.parameters()], gradients)])
     for ours, theirs in zip(*found, strict=True):

@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from checks import needs_machine
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 import recurra
 from examples import CELLS, LAYERS, CellExample, LayerExample
 from recurra import Cell, cells, strict
-from recurra.machine import native
 
-pytestmark = pytest.mark.skipif(bool(native.available()), reason="the native machine is not there")
+pytestmark = needs_machine
 
 SECONDS = 30  # a child that has not answered by then hangs
 LETTERS = 200  # of what it answers

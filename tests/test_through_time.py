@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 import torch
+from checks import close, everything, few_lengths, needs_machine, weighed
 from steps import STEPS, Step
-from test_record import Branching, close, lengths_of, needs_machine
+from test_record import Branching
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
@@ -21,11 +22,6 @@ from recurra.layers import Layer
 from recurra.unroll import Recording, unroll
 
 States = tuple[Tensor, ...]
-
-
-def weighed(t: Tensor) -> Tensor:
-    """A loss that reads every number, each in its own way."""
-    return (t * torch.cos(torch.arange(t.numel(), dtype=t.dtype).view_as(t))).sum()
 
 
 def by_retaining(
@@ -54,7 +50,7 @@ def by_retaining(
     zero = x.new_zeros(1, width)
     whole = torch.stack([torch.cat([y.get((t, b), zero) for b in range(B)]) for t in range(T)])
     last = [torch.cat(s) for s in zip(*ends, strict=True)]
-    sum((weighed(t) for t in (whole, *(last if last_too else ()))), x.new_zeros(())).backward()
+    weighed(whole, *(last if last_too else ())).backward()
     found = [x.new_zeros(T, B, n) for n in cell.state_sizes.values()]
     for t, b, states in kept:
         for d, s in zip(found, states, strict=True):
@@ -74,31 +70,18 @@ def test_every_state_of_every_cell_has_the_gradient_that_a_plain_loop_retains(
     cell = example.make(3, 5).double()
     for T, with_lengths, reverse in CASES:
         x = torch.randn(T, 4, 3, dtype=torch.double)
-        lengths, sides = lengths_of(T, 4) if with_lengths else None, call_sides(cell, x)
+        lengths, sides = few_lengths(T, 4) if with_lengths else None, call_sides(cell, x)
         truth = by_retaining(cell, x, sides, lengths, reverse)
         seen = Recording({}, tapped=True)
         y, last = unroll(cell, x, None, lengths, reverse, sides=sides, record=seen)
-        sum(weighed(t) for t in (y, *last)).backward()  # type: ignore[union-attr]
+        weighed(y, *last).backward()
         assert seen.arrived and len(truth) == len(cell.state_names)
         for ours, d in zip(seen.gradients(), truth, strict=True):
             close(ours, d, 1e-10)
 
 
-def everything(cell: Cell, x: Tensor, lengths: Tensor | None, reverse: bool, record: Recording | None) -> list[Tensor]:
-    """Outputs, last states, and every gradient."""
-    torch.manual_seed(1)  # masks
-    y, last = unroll(cell, x, None, lengths, reverse, record=record)
-    wanted = [x, *cell.parameters()]
-    gradients = torch.autograd.grad(
-        sum(weighed(t) for t in (y, *last)),  # type: ignore[arg-type]
-        wanted,
-        allow_unused=True,
-    )
-    return [y, *last, *[torch.zeros_like(t) if d is None else d for t, d in zip(wanted, gradients, strict=True)]]
-
-
 def assert_unchanged(cell: Cell, dtype: torch.dtype, exact: float = 0.0) -> None:
-    for B, lengths, reverse in ((4, lengths_of(6, 4), True), (9, None, False)):
+    for B, lengths, reverse in ((4, few_lengths(6, 4), True), (9, None, False)):
         x = torch.randn(6, B, cell.input_size, dtype=dtype, requires_grad=True)
         off = everything(cell, x, lengths, reverse, None)
         on = everything(cell, x, lengths, reverse, Recording({}, tapped=True))
@@ -159,7 +142,7 @@ def test_states_that_are_inputs_or_each_other_and_cells_on_scan(make: Callable[.
             seen = Recording({}, tapped=True)
             y, last = unroll(cell, x, None, lengths, reverse, record=seen)
             assert torch.equal(y, unroll(cell, x, None, lengths, reverse)[0])
-            sum(weighed(t) for t in (y, *last)).backward()  # type: ignore[union-attr]
+            weighed(y, *last).backward()
             for ours, d in zip(seen.gradients(), truth, strict=True):
                 close(ours, d, 1e-10)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from checks import needs_machine
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from steps import STEPS, Dropping, Gated, IfTensor, PassingThrough, Step, random_states
@@ -20,12 +21,10 @@ from torch.nn.utils.rnn import pack_padded_sequence
 import recurra
 from examples import CELLS, LAYERS, CellExample, LayerExample
 from recurra import Cell, InputError, StrictError, cells, unroll
-from recurra.machine import native
 from recurra.scan import scan
 from recurra.unroll import describe, explain, strict, unroll_packed
 
 D, H = 3, 4
-NATIVE = pytest.mark.skipif(bool(native.available()), reason="the native machine is not there")
 
 
 def same(a: Tensor, b: Tensor, exact: float = 1e-11) -> None:
@@ -102,7 +101,7 @@ def test_packed_rows_of_a_step_that_runs_on_scan() -> None:
         same(last[0], ends[0])
 
 
-@NATIVE
+@needs_machine
 @pytest.mark.parametrize("example", LAYERS, ids=str)
 def test_every_layer_runs_on_the_machine(example: LayerExample) -> None:
     told = explain(example.make(D, False), torch.randn(4, 2, D))
@@ -276,7 +275,7 @@ def test_an_error_inside_the_step_is_the_users_own() -> None:
         unroll(Failing(), _x())
 
 
-@NATIVE
+@needs_machine
 def test_the_bits_of_inference_are_those_of_training() -> None:
     cell = cells.GRU(D, H)
     x = torch.randn(5, 3, D)
