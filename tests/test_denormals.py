@@ -8,16 +8,16 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import torch
+from checks import needs_machine
 from torch import Tensor
 
 import recurra
 from examples import CELLS, CellExample
 from recurra import Cell, cells, scan, strict
-from recurra.machine import native
 from recurra.machine.program import library
 from recurra.program.ops import OPS
 
-pytestmark = pytest.mark.skipif(bool(native.available()), reason="the native machine is not there")
+pytestmark = needs_machine
 
 FLUSHED = {torch.float32: 1e-37, torch.float64: 1e-306}  # of which errors may be: some of the smallest normal numbers
 
