@@ -84,6 +84,16 @@ def test_every_setting_is_a_flag_with_its_help(capsys: pytest.CaptureFixture[str
         (["eval", "no-such-run", "demo"], "no-such-run does not exist"),
         (["resume", "no-such-run"], "no-such-run"),
         (["cells", "LSTN"], "There is no cell LSTN; did you mean LSTM?"),
+        (["cells", "LSTM", "--hidden-size", "0"], "--hidden-size is 0; give 1 to 4096."),
+        (["cells", "LSTM", "--hidden-size", "100000000"], "--hidden-size is 100000000; give 1 to 4096."),
+        (["cells", "GRU", "--input-size", "9" * 30], f"--input-size is {'9' * 30}; give 1 to 4096."),
+        (["train", "demo", "--hidden", "100000000"], "hidden=100000000 cannot be used: expected `int` <= 1000000."),
+        (["train", "demo", "--hidden", "999999"], "hidden=999999, layers=1 and embedding=64 make 4,000,"),
+        (["train", "demo", "--layers", "1001"], "layers=1001 cannot be used: expected `int` <= 1000."),
+        (["train", "demo", "--out", ""], "out is empty; give the path of the run folder to make, or leave out away."),
+        (["train", ""], "The path of the text is empty; give the path of a text file."),
+        (["train", "/dev/zero"], "/dev/zero is a device, which may never end and cannot be read again when a run"),
+        (["train", "/dev/random"], "/dev/random is a device, which may never end and cannot be read again when a"),
         (["no-such-command"], "no-such-command"),
         (["train", "no-such.txt", "--hidden", "3.5"], "--hidden: 3.5 is no whole number; give one, as in 3."),
         (["generate", "no-such-run", "--length", "3.7"], "--length: 3.7 is no whole number; give one, as in 3."),
@@ -97,6 +107,32 @@ def test_wrong_input_is_one_line_and_exit_code_2(
     assert out == ""
     assert message in err
     assert err.startswith("recurra: ") and err.count("\n") == 1
+
+
+ENDLESS = "which may never end and cannot be read again when a run goes on; write its text to a file and give that."
+UNREADABLE = {
+    "zeros": "zeros is a binary file: byte 0 is 0x00; give a text file.",
+    "blank": "blank holds nothing but white space; give a text of at least some thousand characters.",
+    "pipe": f"pipe is a pipe, {ENDLESS}",
+    "folder": "folder is a folder; give the path of a text file in it.",
+    "endless": f"endless is a device, {ENDLESS}",
+}
+
+
+@pytest.mark.parametrize("name", UNREADABLE)
+def test_what_cannot_be_learned_from_is_refused_and_leaves_nothing(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("zeros").write_bytes(bytes(20_000))
+    Path("blank").write_text(" \n\t \n" * 4000)
+    os.mkfifo("pipe")
+    os.mkdir("folder")
+    os.symlink("/dev/zero", "endless")
+    before = sorted(os.listdir())
+    assert run(["train", name]) == WRONG_INPUT
+    assert capsys.readouterr().err == f"recurra: {UNREADABLE[name]}\n"
+    assert sorted(os.listdir()) == before
 
 
 def test_another_failure_is_one_line_and_exit_code_1(

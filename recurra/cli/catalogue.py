@@ -12,6 +12,8 @@ from recurra.cli.output import show
 from recurra.errors import InputError
 from recurra.unroll import describe
 
+WIDEST = 4096  # weights are made, to trace the step
+
 
 def show_all(as_json: bool) -> None:
     """One line a cell: its name and the first line of its equation."""
@@ -44,8 +46,8 @@ def make(name: str, input_size: int, hidden_size: int) -> Cell:
         hint = f"did you mean {known[near[0]]}?" if near else "there are " + ", ".join(cells.__all__) + "."
         raise InputError(f"There is no cell {name}; {hint}")
     for flag, size in (("--input-size", input_size), ("--hidden-size", hidden_size)):
-        if size < 1:
-            raise InputError(f"{flag} is {size}; give 1 or more.")
+        if not 1 <= size <= WIDEST:
+            raise InputError(f"{flag} is {size}; give 1 to {WIDEST}.")
     kind = getattr(cells, known[name.lower()])
     more = {
         p.name: max(1, hidden_size // 2)

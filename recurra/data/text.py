@@ -3,6 +3,7 @@
 import codecs
 import hashlib
 import os
+import stat
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,9 +63,15 @@ class Text:
 
 def read_text(path: str | os.PathLike[str]) -> Text:
     """Reads a UTF-8 text file. DataError says in one sentence what is wrong, and at which byte."""
+    if not os.fspath(path):
+        raise DataError("The path of the text is empty; give the path of a text file.")
     path = Path(path)
     try:
+        _refuse_endless(path)
         raw = path.read_bytes()
+    except MemoryError:
+        size = path.stat().st_size
+        raise DataError(f"{path} has {size} bytes, for which there is no memory; give a part of it.") from None
     except FileNotFoundError:
         raise DataError(f"{path} does not exist; give the path of a text file.") from None
     except IsADirectoryError:
@@ -89,6 +96,17 @@ def read_text(path: str | os.PathLike[str]) -> Text:
         raise DataError(_binary(path, raw, raw.index(0)))
     content = content.removeprefix("\ufeff")
     return Text(str(path), content)
+
+
+def _refuse_endless(path: Path) -> None:
+    """What is no file on a disk may never end, or never begin."""
+    mode = path.stat().st_mode
+    for is_one, kind in ((stat.S_ISFIFO, "pipe"), (stat.S_ISSOCK, "socket"), (stat.S_ISCHR, "device")):
+        if is_one(mode) or (kind == "device" and stat.S_ISBLK(mode)):
+            raise DataError(
+                f"{path} is a {kind}, which may never end and cannot be read again when a run goes on; write its text "
+                "to a file and give that."
+            )
 
 
 def _binary(path: Path, raw: bytes, place: int) -> str:

@@ -16,16 +16,17 @@ from recurra.errors import InputError
 CHANGEABLE = ("time_limit", "steps", "patience")  # what resume() may set anew
 
 Size = Annotated[int, Meta(ge=1)]
+Width = Annotated[int, Meta(ge=1, le=1_000_000)]
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The settings of a run. `describe()` lists them with their help; `settings(…)` checks what a person gave."""
 
     cell: Annotated[Literal["lstm", "gru", "rnn"], Meta(description="The recurrent cell of every layer.")] = "lstm"
-    layers: Annotated[Size, Meta(description="Recurrent layers, one on top of the other.")] = 1
-    hidden: Annotated[Size | None, Meta(description="Units of each layer. [found from the size of the text]")] = None
+    layers: Annotated[int, Meta(ge=1, le=1000, description="Recurrent layers, one on top of the other.")] = 1
+    hidden: Annotated[Width | None, Meta(description="Units of each layer. [found from the size of the text]")] = None
     embedding: Annotated[
-        Annotated[int, Meta(ge=0)] | None,
+        Annotated[int, Meta(ge=0, le=1_000_000)] | None,
         Meta(
             description="Width of the learned vector of each character; 0 feeds one-hot vectors. [found from the text]"
         ),

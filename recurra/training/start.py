@@ -19,8 +19,8 @@ from recurra import files
 from recurra.data.demo import DEMO
 from recurra.data.text import Text, Vocabulary
 from recurra.diagnostics.plots import plot_loss
-from recurra.errors import FileError, InputError
-from recurra.tasks.language import Sizes
+from recurra.errors import DataError, FileError, InputError
+from recurra.tasks.language import LanguageNetwork, Sizes
 from recurra.tasks.language_model import LanguageModel, as_text
 from recurra.tasks.language_task import LanguageTask
 from recurra.tasks.model import find
@@ -56,8 +56,12 @@ def train(
         raise InputError(f"task={task!r} is unknown; this release has {', '.join(TASKS)}.")
     wanted = settings(**given)
     text = as_text(data)
+    if text.content.isspace():
+        raise DataError(f"{text.name} holds nothing but white space; give a text of at least some thousand characters.")
     part = text.split(wanted.validation)[0].content
-    full = complete(wanted, len(part), len(Vocabulary(part)))
+    symbols = len(Vocabulary(part))
+    full = complete(wanted, len(part), symbols)
+    _check_memory(full, symbols)
     full = msgspec.structs.replace(full, threads=full.threads or torch.get_num_threads())
     with _environment(full):
         language = _task(text, full)
@@ -129,10 +133,26 @@ def _all_or_nothing(folder: Path) -> Iterator[None]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
+def _sizes(full: Settings) -> Sizes:
+    assert full.hidden and full.embedding is not None  # complete() has set them
+    return Sizes(full.cell, full.layers, full.hidden, full.embedding)
+
+
+def _check_memory(full: Settings, symbols: int) -> None:
+    """Raises InputError for a network that this machine cannot hold: weights, gradients and AdamW's two moments."""
+    network = LanguageNetwork(_sizes(full), symbols, device="meta")
+    weights = sum(p.numel() for p in network.parameters())
+    needed, there = 16 * weights, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed > there:
+        raise InputError(
+            f"hidden={full.hidden}, layers={full.layers} and embedding={full.embedding} make {weights:,} weights, for "
+            f"whose training {needed / 2**30:,.0f} GiB are needed and {there / 2**30:,.0f} there; give smaller ones."
+        )
+
+
 def _task(text: Text, full: Settings) -> LanguageTask:
-    assert full.hidden and full.batch and full.window  # complete() has set them
-    assert full.embedding is not None and full.dropout is not None
-    sizes = Sizes(full.cell, full.layers, full.hidden, full.embedding)
+    assert full.batch and full.window and full.dropout is not None  # complete() has set them
+    sizes = _sizes(full)
     record = msgspec.to_builtins(full)
     return LanguageTask(text, sizes, full.dropout, full.batch, full.window, full.validation, full.seed, record)
 
@@ -154,6 +174,8 @@ def _default_observer() -> Observer:
 
 
 def _new_folder(out: str | os.PathLike[str] | None, name: str) -> Path:
+    if out is not None and not os.fspath(out):
+        raise InputError("out is empty; give the path of the run folder to make, or leave out away.")
     stem = re.sub(r"\W+", "-", Path(name).stem).strip("-") or "run"
     folder = Path(out) if out is not None else Path("runs") / f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}"
     if (folder / CONFIG).exists():
