@@ -28,8 +28,9 @@ class Elman(Gated):
     Parameters: weight_ih (H, D), weight_hh (H, H), bias_ih and bias_hh (H,), as in torch.nn.RNNCell, drawn from
     U(-1/√H, 1/√H). bias=False leaves both biases None.
 
-    Deviations: Elman's φ is the logistic function, and he has one bias; two are kept as torch.nn has two. The output
-    equation of the paper is a cell of its own, ElmanOutput.
+    Deviations: Elman's φ is the logistic function, his h starts at 0.5, here at 0, and his gradients go back one step,
+    here through all. He has one bias; two are kept as torch.nn has two. The output equation of the paper is a cell of
+    its own, ElmanOutput.
     """
 
     gates = 1
@@ -85,7 +86,7 @@ class ElmanOutput(WithOutput):
     Parameters: weight_ih (H, D), weight_hh (H, H), bias_ih and bias_hh (H,), output.weight W_o (O, H) and output.bias
     b_o (O,), all drawn from U(-1/√H, 1/√H). bias=False leaves the biases None.
 
-    Deviation: Elman's φ is the logistic function too.
+    Deviations: Elman's φ is the logistic function too; the start, the gradients and the two biases as in Elman.
     """
 
     def step(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
@@ -105,7 +106,8 @@ class ElmanOutputBefore(WithOutput):
     (O,), skip.weight W_o (O, D) and skip.bias b_o (O,), all drawn from U(-1/√H, 1/√H). bias=False leaves the biases
     None.
 
-    Deviations: textbooks leave the output function open, here it is σ as in ElmanOutput; two biases b_y and b_o.
+    Deviations: textbooks leave the output function open, here it is σ as in ElmanOutput; two biases b_y and b_o, and
+    two of h, where they have one.
     """
 
     def add_output(self, output_size: int, bias: bool, device: Device, dtype: Dtype) -> None:

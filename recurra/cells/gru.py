@@ -20,7 +20,7 @@ class GRU(Gated):
     Parameters: weight_ih (3H, D), weight_hh (3H, H), bias_ih and bias_hh (3H,), as in torch.nn.GRUCell, drawn from
     U(-1/√H, 1/√H). bias=False leaves both biases None.
 
-    Deviation from the paper: the place of r_t; GRUResetBefore has it as published.
+    Deviations from the paper: the place of r_t, as published in GRUResetBefore; the paper has no biases.
     """
 
     gates = 3

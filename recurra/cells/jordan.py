@@ -14,10 +14,11 @@ class Jordan(Gated):
     (B, output_size), and it is the output; h (B, H) is forgotten after each step.
 
     Parameters: weight_ih (H, D), weight_hh (H, O), bias_ih and bias_hh (H,), output.weight (O, H), output.bias (O,),
-    all drawn from U(-1/√H, 1/√H).
+    all drawn from U(-1/√H, 1/√H). bias=False leaves the biases None.
 
     Deviations: Jordan's state units also decay into themselves (s_t = μ s_{t-1} + y_{t-1}), left out as in most
-    textbooks; his hidden units are logistic.
+    textbooks; his hidden units are logistic, and x_t is a plan that stays the same through a sequence. Two biases of h,
+    as torch.nn has.
     """
 
     gates = 1

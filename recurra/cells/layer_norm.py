@@ -31,14 +31,13 @@ class LSTMLayerNorm(LayerNormed):
     c_t = σ(f_t) ∘ c_{t-1} + σ(i_t) ∘ tanh(g_t)
     h_t = σ(o_t) ∘ tanh(LN(c_t)),   LN(a) = α ∘ (a - mean a) / √(var a + ε) + β
 
-    Ba, Kiros and Hinton 2016, arXiv:1607.06450. Each LN has its α and β, and the first two take
-    mean and variance over all four gates together. Gate order in every parameter: i, f, g, o. States: h and c (B, H);
-    the output is h.
+    Ba, Kiros and Hinton 2016, arXiv:1607.06450. Each LN has its α and β, and the first two take mean and variance over
+    all four gates together. Gate order in every parameter: i, f, g, o. States: h and c (B, H); the output is h.
 
     Parameters: weight_ih (4H, D), weight_hh (4H, H), drawn from U(-1/√H, 1/√H); norm_ih and norm_hh (4H), norm_c (H),
     as torch.nn.LayerNorm: α starts at 1, β at 0. bias=False leaves every β None. forget_bias as in LSTM, in β.
 
-    Deviations: the paper adds a bias to the gates, which β of norm_ih is already.
+    Deviations: the paper adds a bias to the gates, which β of norm_ih is already, and has no ε (eps=1e-5 unless given).
     """
 
     gates = 4
@@ -78,13 +77,14 @@ class GRULayerNorm(LayerNormed):
     n_t = tanh(LN(W_in x_t) + r_t ∘ LN(W_hn h_{t-1}))
     h_t = (1 - z_t) ∘ n_t + z_t ∘ h_{t-1},   LN(a) = α ∘ (a - mean a) / √(var a + ε) + β
 
-    Ba, Kiros and Hinton 2016, arXiv:1607.06450. Each LN has its α and β; those of the gates take
-    mean and variance over r and z together. Gate order in every parameter: r, z, n. The state h (B, H) is the output.
+    Ba, Kiros and Hinton 2016, arXiv:1607.06450. Each LN has its α and β; those of the gates take mean and variance over
+    r and z together. Gate order in every parameter: r, z, n. The state h (B, H) is the output.
 
     Parameters: weight_ih (3H, D), weight_hh (3H, H), drawn from U(-1/√H, 1/√H); norm_ih and norm_hh (2H), norm_in and
     norm_hn (H), as torch.nn.LayerNorm: α starts at 1, β at 0. bias=False leaves every β None.
 
-    Deviation: the paper exchanges z_t and 1 - z_t; here as in GRU, whose place of r_t is the paper's.
+    Deviations: the paper exchanges z_t and 1 - z_t, here as in GRU, whose place of r_t is the paper's; it has no ε
+    (eps=1e-5 unless given).
     """
 
     gates = 3

@@ -22,7 +22,8 @@ class LeakyIntegrator(Gated):
     α (H,), which starts so that a = leak (0.5 unless given) for every unit. bias=False leaves both biases None.
 
     Deviations: a is learned for each unit, and all weights are, where an echo state network keeps them as drawn:
-    `requires_grad_(False)` on them; its W_hh is sparse and scaled to a spectral radius.
+    `requires_grad_(False)` on them; its W_hh is sparse and scaled to a spectral radius. The paper has a gain beside the
+    leak, (1 - a γ) and γ, and feeds outputs back; here one number does for both, and the readout is a layer above.
     """
 
     gates = 1

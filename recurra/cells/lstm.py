@@ -46,7 +46,8 @@ class LSTMProjected(ForgetGated):
     torch.nn.LSTM(proj_size=P), drawn from U(-1/√H, 1/√H). bias=False leaves both biases None. forget_bias as in
     LSTM.
 
-    Deviations: the paper's peepholes and its second, non-recurrent projection are left out, as in torch.nn.
+    Deviations: the paper's peepholes and its second, non-recurrent projection are left out, and there are two biases,
+    as in torch.nn.
     """
 
     gates = 4

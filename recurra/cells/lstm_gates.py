@@ -20,8 +20,8 @@ class LSTMOriginal(Gated):
     Parameters: weight_ih (3H, D), weight_hh (3H, H), bias_ih and bias_hh (3H,), drawn from U(-1/√H, 1/√H). bias=False
     leaves both biases None.
 
-    Deviations: the paper squashes g_t into (-2, 2), groups cells into blocks that share gates, and truncates its
-    gradients at the gates; none of these here. Two biases, as torch.nn has.
+    Deviations: the paper squashes g_t into (-2, 2), groups cells into blocks that share gates, lets gates read the
+    previous values of gates, and truncates its gradients at them; none of these here. Two biases, as torch.nn has.
     """
 
     gates = 3
@@ -50,7 +50,8 @@ class LSTMPeephole(ForgetGated):
     Parameters: weight_ih (4H, D), weight_hh (4H, H), weight_ph (3H,), bias_ih and bias_hh (4H,), drawn from
     U(-1/√H, 1/√H). bias=False leaves both biases None. forget_bias as in LSTM.
 
-    Deviations: the papers cut the gradients through the peepholes; here they are whole. Two biases, as torch.nn has.
+    Deviations: the papers cut the gradients through the peepholes, here they are whole, and group cells into blocks
+    that share gates, here each has its own. Two biases, as torch.nn has.
     """
 
     gates = 4
