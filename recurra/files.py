@@ -49,6 +49,13 @@ class Folder:
         return self.path / MANIFEST
 
 
+def folder_path(path: str | os.PathLike[str]) -> Path:
+    """The path of a model's or a run's folder. FileError for an empty one, which would mean the working folder."""
+    if not os.fspath(path):
+        raise FileError("The path of the model is empty; give the path of its folder.")
+    return Path(path)
+
+
 def digest(data: bytes) -> str:
     """sha256 in hexadecimal."""
     return hashlib.sha256(data).hexdigest()

@@ -44,6 +44,16 @@ def test_a_missing_file_and_a_folder(tmp_path: Path) -> None:
         read_text(tmp_path)
 
 
+def test_a_text_larger_than_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_room(path: Path) -> bytes:
+        raise MemoryError
+
+    (tmp_path / "long.txt").write_text("long")
+    monkeypatch.setattr(Path, "read_bytes", no_room)
+    with pytest.raises(DataError, match=r"long\.txt has 4 bytes, for which there is no memory; give a part of it\.$"):
+        read_text(tmp_path / "long.txt")
+
+
 @given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\ufeff"), min_size=1))
 def test_a_text_is_read_as_it_was_written(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
     path = tmp_path_factory.getbasetemp() / "text.txt"

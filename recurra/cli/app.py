@@ -126,8 +126,8 @@ def cells(
     name: Annotated[str | None, Parameter(help="One cell; without it, all are listed.")] = None,
     /,
     *,
-    input_size: Annotated[int, whole(help="Width of the input the program is made for.")] = 64,
-    hidden_size: Annotated[int, whole(help="Width of the states the program is made for.")] = 128,
+    input_size: Annotated[int, whole(help="Width of the input the program is made for, at most 4096.")] = 64,
+    hidden_size: Annotated[int, whole(help="Width of the states the program is made for, at most 4096.")] = 128,
     json: Json = False,
 ) -> None:
     """Show a cell: its equation, and its program before, in and after the loop over time."""

@@ -46,7 +46,7 @@ class Model(ABC):
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the model folder `path`, whole or not at all."""
-        files.write_folder(Path(path), *self.folder())
+        files.write_folder(files.folder_path(path), *self.folder())
 
 
 def load(path: str | os.PathLike[str]) -> Model:
@@ -54,7 +54,7 @@ def load(path: str | os.PathLike[str]) -> Model:
 
     Every byte is verified before anything is built. FileError names the file and the field that is not as it must be.
     """
-    folder = files.read_folder(find(Path(path)))
+    folder = files.read_folder(find(files.folder_path(path)))
     task = folder.record.get("task")
     if not isinstance(task, str) or task not in TASKS:
         raise FileError(f"{folder.manifest}: field 'task' is {task!r} but this release knows {', '.join(TASKS)}.")

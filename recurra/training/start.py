@@ -79,7 +79,7 @@ def resume(path: str | os.PathLike[str], observer: Observer | None = None, **cha
     there) or `patience`; everything else is fixed by the run. Errors as for train(); DataError or FileError when the
     text or the folder is no longer what it was.
     """
-    folder = Path(path)
+    folder = files.folder_path(path)
     read_config(folder)
     with alone(folder):
         return _resume(folder, observer, changes)
