@@ -6,7 +6,7 @@ from copy import deepcopy
 import pytest
 import torch
 from steps import STEPS, Step
-from torch import Tensor
+from torch import Tensor, nn
 
 from examples import CELLS, CellExample
 from recurra import Cell, unroll
@@ -129,6 +129,33 @@ def test_of_every_idiom(make: type[Step], case: str, monkeypatch: pytest.MonkeyP
     cell = make()
     given = drawn(cell)
     same(native(monkeypatch, cell, given, *CASES[case]), in_pytorch(monkeypatch, cell, given, *CASES[case]))
+
+
+class Scalars(Cell):
+    """Weights of one number each, as rows meet them: in a sum, a product, a state, an output; one wide, and n wide."""
+
+    def __init__(self, hidden_size: int, shape: tuple[int, ...]) -> None:
+        super().__init__(3, hidden_size)
+        self.a, self.b = (nn.Parameter(torch.full(shape, number)) for number in (0.7, 0.3))
+        self.v = nn.Parameter(torch.linspace(0.5, 1.0, hidden_size))
+        self.w = nn.Linear(3, hidden_size)
+
+    def step(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        n = torch.tanh(self.w(x) + self.a * h + self.b + self.v)
+        h = n * torch.sigmoid(self.b) * self.v.expand_as(h)[:, :1] + self.a
+        return self.a.expand(h.shape) * n.sum(1, keepdim=True) + torch.exp(self.v[:1]) * self.b.view(1, 1), h
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (1, 1)])
+@pytest.mark.parametrize("hidden_size", [1, 4])
+@pytest.mark.parametrize("order", [1, 2, 3])
+@pytest.mark.usefixtures("strict", "machine_only")
+def test_a_weight_of_one_number_gathers_the_gradients_of_a_row(
+    shape: tuple[int, ...], hidden_size: int, order: int
+) -> None:
+    cell = Scalars(hidden_size, shape).double()
+    given = drawn(cell)
+    same(derivatives(cell, given, order=order), derivatives(cell, given, order=order, run=scan))
 
 
 @pytest.mark.parametrize("example", CELLS, ids=str)

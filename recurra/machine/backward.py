@@ -1,6 +1,5 @@
 """The derivative of a plan as one native program, the products in which weights gather their gradients included."""
 
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -136,9 +135,7 @@ class BackwardProgram:
         gaining = dict.fromkeys(places[s] for to in self.gains.values() for s in to)
         number = {i: k for k, i in enumerate(gaining)}
         gains = [self._gain(pair, [number[places[s]] for s in to]) for pair, to in self.gains.items()]
-        # of one number that stands for a whole row the row's gradient is gathered, and summed up in the end
-        widths = {places[s]: right.width for (_, right), to in self.gains.items() for s in to}
-        self._targets = [(i, widths[i] if math.prod(statics[i].shape) == 1 != widths[i] else 0) for i in gaining]
+        self._targets = [*gaining]
         self.program = NativeProgram(self.memory, stages, statics, gains, len(self._targets))
 
     def _gain(self, pair: tuple[Value | None, Value], targets: list[int]) -> list[int]:
@@ -213,15 +210,12 @@ class BackwardProgram:
         for i, v in self.lasting:
             arrays[i] = given_away[v] if v in given_away else next(pointers)
         found: list[Tensor | None] = [None] * len(statics)
-        for i, width in self._targets:
+        for i in self._targets:
             if need_statics[i]:
                 # each weight has memory of its own: clipping scales gradients in place, one after the other
-                found[i] = statics[i].new_empty(width or statics[i].shape)
-        targets = [0 if (t := found[i]) is None else t.data_ptr() for i, _ in self._targets]
+                found[i] = statics[i].new_empty(statics[i].shape)
+        targets = [0 if (t := found[i]) is None else t.data_ptr() for i in self._targets]
         self.program.run(layout, arrays, statics, output.dtype, targets)
-        for i, width in self._targets:
-            if width and (t := found[i]) is not None:
-                found[i] = t.sum().reshape(statics[i].shape)
         return d_inputs, found, d_first
 
 

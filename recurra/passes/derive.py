@@ -113,5 +113,5 @@ def _step_back(
         if a.op != "static":
             flow.add(a, da)
         elif OPS[v.op].kind != "product":
-            da = g("rowsum", da) if a.shape == () and da.width > 1 else da
+            da = g("rowsum", da) if a.width == 1 < da.width else da
             vectors.append((a, wide(g, da, a.width)))
