@@ -7,12 +7,13 @@ from torch import Tensor
 
 from recurra.machine.blocks import Block
 from recurra.machine.encode import PartEncoder, State
-from recurra.machine.forward import ForwardProgram, base, reads
+from recurra.machine.forward import ForwardProgram, reads
 from recurra.machine.operands import NOTHING, Memory, Operand, Place
 from recurra.machine.program import TRANSIENT, NativeProgram
 from recurra.program.layout import Layout
 from recurra.program.plan import Backward
 from recurra.program.values import Value
+from recurra.program.views import copied, source, uncut
 
 
 class Saved:
@@ -36,14 +37,6 @@ def _needed(values: Sequence[Value], wanted: Sequence[Value]) -> list[Value]:
             needed.update(v.args)
             kept.append(v)
     return kept[::-1]
-
-
-def _viewed(v: Value) -> Value:
-    """What slices are cut out of."""
-    return _viewed(v.args[0]) if v.op == "slice" else v
-
-
-_ONE = Value("const", (), (1.0,), 1)
 
 
 class BackwardProgram:
@@ -78,7 +71,7 @@ class BackwardProgram:
         """Arrays for the rows that one part makes and another reads, or that are wanted in the end: the values."""
         memory = self.memory
         computed = {*self.backward.after, *loop, *before, *self.backward.d_nexts}
-        last_wanted = dict.fromkeys(base(v) for v in wanted)
+        last_wanted = dict.fromkeys(source(v) for v in wanted)
         crossing = reads(loop) | reads(before, wanted) | last_wanted
         arrays = [(memory.store(v), v) for v in crossing if v in computed and v not in memory.stored]
         self.lasting = [(a, v) for a, v in arrays if v in last_wanted]
@@ -111,8 +104,8 @@ class BackwardProgram:
         copies: dict[Value, Value] = {}
 
         def rows(v: Value) -> Value:
-            whole = _viewed(v)
-            return v if whole in in_rows and whole.op != "broadcast" else copies.setdefault(v, _copy(v))
+            whole, _ = uncut(v)
+            return v if whole in in_rows and whole.op != "broadcast" else copies.setdefault(v, copied(v))
 
         self.gains: dict[tuple[Value | None, Value], list[Value]] = {}
         for static, left, right in backward.matrices:
@@ -122,7 +115,7 @@ class BackwardProgram:
         own = {v for v in made if v.op not in ("slice", "broadcast")}  # each may be given away once
         self.d_inputs: list[Value | None] = []
         for d, needed in zip(backward.d_inputs.values(), need_inputs, strict=True):
-            given = None if d is None or not needed else d if d in own else _copy(d)
+            given = None if d is None or not needed else d if d in own else copied(d)
             self.d_inputs.append(given)
             own.discard(given)
         given_copies = [d for d in self.d_inputs if d is not None and d not in made]
@@ -217,8 +210,3 @@ class BackwardProgram:
         targets = [0 if (t := found[i]) is None else t.data_ptr() for i in self._targets]
         self.program.run(layout, arrays, statics, output.dtype, targets)
         return d_inputs, found, d_first
-
-
-def _copy(v: Value) -> Value:
-    """The same numbers, in rows of their own."""
-    return Value("mul", (v, _ONE), (), v.width, v.name, v.line)

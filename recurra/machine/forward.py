@@ -11,17 +11,13 @@ from recurra.machine.program import TRANSIENT, NativeProgram
 from recurra.program.layout import Layout
 from recurra.program.plan import Backward, Plan
 from recurra.program.values import Value
-
-
-def base(v: Value) -> Value:
-    """What a slice or a broadcast is a view of."""
-    return base(v.args[0]) if v.op in ("slice", "broadcast") else v
+from recurra.program.views import is_view, source
 
 
 def reads(values: Sequence[Value], more: Iterable[Value] = ()) -> dict[Value, None]:
     """The rows that a part, and whoever wants `more`, reads and the part does not compute."""
     inside = set(values)
-    wanted = [base(a) for v in values if base(v) is v for a in v.args] + [base(v) for v in more]
+    wanted = [source(a) for v in values if not is_view(v) for a in v.args] + [source(v) for v in more]
     return {v: None for v in wanted if v.is_row and v not in inside}
 
 

@@ -7,12 +7,12 @@ the output's cotangent alone goes ahead of the loop. Forward values are saved, o
 from dataclasses import replace
 
 from recurra.passes.derive import Derivative
-from recurra.passes.hoist import is_view
-from recurra.passes.parts import listing, source
+from recurra.passes.parts import listing
 from recurra.passes.save import remembered
 from recurra.program.graph import ordered, reaches
 from recurra.program.plan import Backward, Plan, reads, reverse_exported_of, reverse_streams_of
 from recurra.program.values import Value
+from recurra.program.views import is_view, source
 
 
 def accumulate(plan: Plan, d: Derivative) -> Backward:

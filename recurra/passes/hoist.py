@@ -7,6 +7,7 @@ from recurra.program.ops import OPS
 from recurra.program.plan import Plan, Step, exported_of, streams_of
 from recurra.program.text import statics_of
 from recurra.program.values import Value
+from recurra.program.views import is_view
 
 
 def hoist(step: Step) -> Plan:
@@ -37,11 +38,6 @@ def hoist(step: Step) -> Plan:
         linear=linear(step),
         watched=step.watched,
     )
-
-
-def is_view(v: Value) -> bool:
-    """Whether a value is only a way to look at another one."""
-    return v.op in ("slice", "broadcast")
 
 
 def _without_views_at_the_end(before: tuple[Value, ...], early: set[Value], roots: list[Value]) -> tuple[Value, ...]:

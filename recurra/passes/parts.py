@@ -6,13 +6,6 @@ from recurra.program.graph import ordered
 from recurra.program.values import Value
 
 
-def source(v: Value) -> Value:
-    """What a chain of slices and broadcasts is a view of."""
-    while v.op in ("slice", "broadcast"):
-        v = v.args[0]
-    return v
-
-
 def listing(roots: Iterable[Value], mine: Callable[[Value], bool]) -> tuple[Value, ...]:
     """The operations among `mine` that the roots need, in order; does not look behind what is not mine."""
     reached = ordered_within(roots, mine)

@@ -9,11 +9,11 @@ more reader, is computed a second time.
 from collections.abc import Iterable
 from dataclasses import replace
 
-from recurra.passes.hoist import is_view
-from recurra.passes.parts import listing, source
+from recurra.passes.parts import listing
 from recurra.program.plan import Backward, Plan, exported_of, reads, streams_of
 from recurra.program.text import statics_of
 from recurra.program.values import Value
+from recurra.program.views import copied, is_view, source
 
 _PRODUCTS = ("mm", "mmt")
 
@@ -100,7 +100,7 @@ class _Copies:
             return v
         found = self._copy.get(v)
         if found is None and v in self._kept:
-            found = Value("mul", (v, Value("const", (), (1.0,), 1)), (), v.width, v.name, v.line)
+            found = copied(v)
             self.brought.append(found)
         elif found is None:
             args = tuple(self._readable(a) for a in v.args)

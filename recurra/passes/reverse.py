@@ -14,6 +14,7 @@ from recurra.passes.derive import Derivative, derive
 from recurra.program.graph import Graph, ordered
 from recurra.program.plan import Plan, Step
 from recurra.program.values import Value
+from recurra.program.views import uncut
 
 Columns = tuple[int, int, int]
 """(which of the step's inputs, or behind those which piece of its output; first column; end)."""
@@ -50,7 +51,7 @@ def reverse(plan: Plan) -> Reverse | None:
     sums = [*[v for _, *pair in d.matrices for v in pair], *[v for _, v in d.vectors]]
     _rename([*d.d_inputs.values(), *sums, *d.d_states], new)
     ends = [new[v] for v in [*d.d_inputs.values(), *sums] if v is not None]
-    pieces = list(dict.fromkeys(v for v in ends if _viewed(v) not in leaves))
+    pieces = list(dict.fromkeys(v for v in ends if uncut(v)[0] not in leaves))
     if not pieces:
         return None
     nexts = tuple(
@@ -59,14 +60,15 @@ def reverse(plan: Plan) -> Reverse | None:
     )
     output = g("cat", *pieces)
     # d_output is always among them: how many rows there are is known from an input
-    read = {*ordered([*nexts, output]), *map(_viewed, ends), leaves[-1]}
+    read = {*ordered([*nexts, output]), *[uncut(v)[0] for v in ends], leaves[-1]}
     reads = tuple(k for k, leaf in enumerate(leaves) if leaf in read)
     inputs = [leaves[k] for k in reads]
     places = {v: k for k, v in enumerate([*inputs, *pieces])}
 
     def where(v: Value) -> Columns:
         v = new[v]
-        return (places[v], 0, v.width) if v in places else (places[_viewed(v)], int(v.attr[0]), int(v.attr[1]))
+        whole, column = (v, 0) if v in places else uncut(v)
+        return places[whole], column, column + v.width
 
     statics = {s: k for k, s in enumerate(plan.statics)}
     return Reverse(
@@ -109,8 +111,3 @@ def _fresh(name: str, taken: set[str]) -> str:
     while name in taken:
         name = f"{name}_"
     return name
-
-
-def _viewed(v: Value) -> Value:
-    """The value itself, or what it is a slice of."""
-    return v.args[0] if v.op == "slice" else v

@@ -2,10 +2,10 @@
 
 from dataclasses import replace
 
-from recurra.passes.hoist import is_view
-from recurra.passes.parts import listing, source
+from recurra.passes.parts import listing
 from recurra.program.plan import Plan, exported_of, streams_of
 from recurra.program.values import Value
+from recurra.program.views import is_view, source
 
 
 def sink(plan: Plan) -> Plan:
