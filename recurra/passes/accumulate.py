@@ -10,7 +10,7 @@ from recurra.passes.derive import Derivative
 from recurra.passes.parts import listing
 from recurra.passes.save import remembered
 from recurra.program.graph import ordered, reaches
-from recurra.program.plan import Backward, Plan, reads, reverse_exported_of, reverse_streams_of
+from recurra.program.plan import Backward, Plan, gradients_of, reads, reverse_exported_of, reverse_streams_of
 from recurra.program.values import Value
 from recurra.program.views import is_view, source
 
@@ -18,8 +18,7 @@ from recurra.program.views import is_view, source
 def accumulate(plan: Plan, d: Derivative) -> Backward:
     """Splits a derivative; verified by `verify_backward`."""
     states = [v for v in d.d_states if v is not None]
-    sums = [*[v for _, left, right in d.matrices for v in (left, right)], *[v for _, v in d.vectors]]
-    ends = [*[v for v in d.d_inputs.values() if v is not None], *sums]
+    ends = gradients_of(d)
     values = ordered([*states, *ends])
     recurs = reaches(values, d.d_nexts)
     early = reaches(values, [d.d_output] if d.d_output is not None else []) - recurs

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from recurra.program.graph import ordered
-from recurra.program.plan import Backward, Plan
+from recurra.program.plan import Backward, Plan, gradients_of
 from recurra.program.text import statics_of
 from recurra.program.values import Value
 
@@ -33,10 +33,8 @@ def fuse(plan: Plan) -> Plan:
 
 def fuse_backward(b: Backward) -> Backward:
     """The backward parts with multiply-adds; what they read of the forward parts stays as it is."""
-    gradients = [*[v for _, left, right in b.matrices for v in (left, right)], *[rows for _, rows in b.vectors]]
-    outs = [
-        v for v in [*b.d_states, *b.d_inputs.values(), *gradients, *b.streams, *b.exported, *b.saved] if v is not None
-    ]
+    d_states = [v for v in b.d_states if v is not None]
+    outs = [*d_states, *gradients_of(b), *b.streams, *b.exported, *b.saved]
     (after, body, before), new = _fused((b.after, b.body, b.before), outs)
     return replace(
         b,

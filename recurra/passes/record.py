@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from recurra.passes.parts import listing
-from recurra.program.plan import Backward, Plan, exported_of, reads, streams_of
+from recurra.program.plan import Backward, Plan, exported_of, gradients_of, reads, streams_of
 from recurra.program.text import statics_of
 from recurra.program.values import Value
 from recurra.program.views import copied, is_view, source
@@ -45,8 +45,7 @@ def record(plan: Plan) -> Plan:
 def unrecorded(plan: Plan, backward: Backward) -> Backward:
     """The plan's own backward, for a call of the recorded plan: what it reads of the output is saved beside it."""
     parts = [*backward.after, *backward.body, *backward.before]
-    sums = [*[v for _, left, right in backward.matrices for v in (left, right)], *[v for _, v in backward.vectors]]
-    ends = [*sums, *[v for v in (*backward.d_states, *backward.d_inputs.values()) if v is not None]]
+    ends = [*gradients_of(backward), *[v for v in backward.d_states if v is not None]]
     if plan.output.is_leaf or plan.output in plan.nexts or plan.output not in reads(parts, ends):
         return backward
     return replace(backward, saved=(*backward.saved, plan.output))

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from recurra.passes.derive import Derivative, derive
 from recurra.program.graph import Graph, ordered
-from recurra.program.plan import Plan, Step
+from recurra.program.plan import Plan, Step, gradients_of
 from recurra.program.values import Value
 from recurra.program.views import uncut
 
@@ -48,9 +48,9 @@ def reverse(plan: Plan) -> Reverse | None:
     """The backward pass of `plan`; None when nothing that flows back reaches a gradient."""
     d, g = derive(plan), Graph()
     leaves, states, new = _leaves(plan, d)
-    sums = [*[v for _, *pair in d.matrices for v in pair], *[v for _, v in d.vectors]]
-    _rename([*d.d_inputs.values(), *sums, *d.d_states], new)
-    ends = [new[v] for v in [*d.d_inputs.values(), *sums] if v is not None]
+    ends = gradients_of(d)
+    _rename([*ends, *[v for v in d.d_states if v is not None]], new)
+    ends = [new[v] for v in ends]
     pieces = list(dict.fromkeys(v for v in ends if uncut(v)[0] not in leaves))
     if not pieces:
         return None
@@ -81,9 +81,9 @@ def reverse(plan: Plan) -> Reverse | None:
     )
 
 
-def _rename(values: Iterable[Value | None], new: dict[Value, Value]) -> None:
+def _rename(values: Iterable[Value], new: dict[Value, Value]) -> None:
     """Adds to `new` the same operations on what has become of their operands."""
-    for v in ordered([v for v in values if v is not None]):
+    for v in ordered(values):
         if v not in new:
             new[v] = v if v.is_leaf else replace(v, args=tuple(new[a] for a in v.args))
 

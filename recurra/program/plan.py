@@ -1,7 +1,8 @@
 """What the passes make of a step: a `Plan` (before, in and after the loop) and its `Backward`."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from recurra.program.values import Value
 
@@ -124,7 +125,18 @@ def reverse_exported_of(b: "Backward") -> tuple[Value, ...]:
     return tuple(v for v in reads(b.before, gradients_of(b)) if v in made)
 
 
-def gradients_of(b: "Backward") -> list[Value]:
-    """Rows that a backward hands out or sums up, the states' gradients apart."""
+class Gradients(Protocol):
+    """What a derivative hands out and sums up, split into parts or not yet: as in `Backward`."""
+
+    @property
+    def d_inputs(self) -> Mapping[str, Value | None]: ...
+    @property
+    def matrices(self) -> Sequence[tuple[Value, Value, Value]]: ...
+    @property
+    def vectors(self) -> Sequence[tuple[Value, Value]]: ...
+
+
+def gradients_of(b: Gradients) -> list[Value]:
+    """Rows that a derivative hands out or sums up, the states' gradients apart."""
     sums = [*[v for _, left, right in b.matrices for v in (left, right)], *[v for _, v in b.vectors]]
     return [*[v for v in b.d_inputs.values() if v is not None], *sums]
