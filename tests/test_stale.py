@@ -2,6 +2,8 @@
 
 import copy
 import dataclasses
+import gc
+import weakref
 from collections.abc import Callable, Iterable
 
 import pytest
@@ -173,6 +175,26 @@ def test_going_back_finds_the_old_trace() -> None:
     second = compiled.find(cell, None)[0]
     cell.train()
     assert compiled.find(cell, None)[0] is first is not second
+
+
+def test_of_what_was_recorded_the_last_traces_are_kept() -> None:
+    cell = Changeable()
+    plain = compiled.find(cell, None)[0]
+    choices = [(names, tapped) for names in ((), ("h",), ("output",), ("h", "output")) for tapped in (False, True)][1:]
+    choices += [(("output", "h"), False), (("output", "h"), True), (("h", "h"), False)]
+    made = {choice: compiled.find(cell, None, *choice)[0] for choice in choices}
+    assert [(c.record, c.tapped) for c in made.values()] == choices
+    kept = {choice: weakref.ref(c) for choice, c in made.items()}
+    del made
+    gc.collect()
+    alive = [choice for choice, ref in kept.items() if ref() is not None]
+    assert alive == choices[-8:]
+    for choice in alive:
+        assert compiled.find(cell, None, *choice)[0] is kept[choice]()
+    assert compiled.find(cell, None)[0] is plain
+    del cell, plain
+    gc.collect()
+    assert not any(ref() for ref in kept.values())
 
 
 @pytest.mark.usefixtures("strict")

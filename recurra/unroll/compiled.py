@@ -31,7 +31,7 @@ from recurra.unroll.second import Second
 
 Weights = Mapping[str, Tensor]
 _Place = tuple[dict[str, Any], str]  # a module's own dictionary of parameters or buffers, and the key in it
-_KEPT = 8  # traces of one cell: training and eval, float and double, replicas on other devices
+_KEPT = 8  # traces of one cell: training and eval, float and double, devices; and as many again that show something
 _FLOATS = (torch.float32, torch.float64)
 
 
@@ -203,7 +203,7 @@ def _places(cell: Cell) -> tuple[dict[str, _Place], dict[str, tuple[_Place, str]
 
 _Traces = dict[int, list[Compiled]]  # by the id of the cell
 _known: _Traces = {}
-_special: dict[tuple[tuple[str, ...], bool], _Traces] = {}  # by what they show, and whether they are tapped
+_special: _Traces = {}  # those that show something or are tapped
 atexit.register(_known.clear)  # native programs must not outlive their module
 atexit.register(_special.clear)
 
@@ -220,11 +220,11 @@ def find(
 
     record: variables of the step that the plan is to show beside its output. tapped: see `Compiled`.
     """
-    known = _special.setdefault((record, tapped), {}) if record or tapped else _known
+    known = _special if record or tapped else _known
     entries = known.get(id(cell))
     if entries is not None:
         first = entries[0]
-        if first.cell() is cell:
+        if first.cell() is cell and first.record == record and first.tapped == tapped:
             tensors = first.weights_if_it_holds(weights)
             if tensors is not None:
                 return first, tensors
@@ -235,7 +235,7 @@ def _find_slowly(
     cell: Cell, weights: Weights | None, record: tuple[str, ...], tapped: bool, known: _Traces
 ) -> tuple[Compiled, list[Tensor]]:
     entries = [e for e in known.get(id(cell), ()) if e.cell() is cell]
-    for entry in entries:
+    for entry in [e for e in entries if e.record == record and e.tapped == tapped]:
         tensors = entry.weights_if_it_holds(weights)
         if tensors is not None:
             known[id(cell)] = [entry, *[e for e in entries if e is not entry]]
