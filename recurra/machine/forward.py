@@ -28,6 +28,19 @@ def roots(backward: Backward, need_inputs: Sequence[bool] | None = None) -> list
     return [*rows, *(d for k, d in enumerate(inputs) if d is not None and (need_inputs is None or need_inputs[k]))]
 
 
+def _read_later(plan: Plan, backward: Backward | None) -> tuple[dict[Value, None], list[Value], list[Value]]:
+    """All rows that a backward reads, where previous states are next ones a step earlier; those next states; and the
+    previous states that it reads where there is no loop."""
+    if backward is None:
+        return {}, [], []
+    parts = (*backward.after, *backward.body, *backward.before)
+    later = reads(parts, roots(backward))
+    states = tuple(plan.states.values())
+    history = [n for s, n in zip(states, plan.nexts, strict=True) if s in later or n in later]
+    outside = reads((*backward.after, *backward.before))
+    return later | dict.fromkeys(history), history, [s for s in states if s in outside]
+
+
 class ForwardProgram:
     """The three parts for one direction of time. Saved rows are written over the stream they came from where nothing
     reads it later; streams that the backward pass does not need live for a chunk of rows only.
@@ -48,28 +61,16 @@ class ForwardProgram:
         self.output_is_input = self.output in self.inputs
         self.output_width, self.state_widths = plan.output.width, [s.width for s in states]
 
+        later, history, previous = _read_later(plan, backward)
         between = reads(plan.after, [plan.output])  # what the last part reads of the others, or of previous states
-        parts = (*backward.after, *backward.body, *backward.before) if backward else ()
-        later = reads(parts, roots(backward)) if backward else {}
-        in_rows = reads((*backward.after, *backward.before)) if backward else {}  # read where there is no loop
-        history = [n for s, n in zip(states, plan.nexts, strict=True) if s in later or n in later]
-        later |= dict.fromkeys(history)  # previous states are read as next ones, a step earlier
         scratch = [v for v in dict.fromkeys([*plan.streams, *between]) if v not in stored]
         saved = [v for v in (backward.saved if backward else ()) if v not in stored]
-        previous = [s for s in states if s in in_rows]
         kept = [v for v in dict.fromkeys([*saved, *history, *previous]) if v not in stored and v not in scratch]
-
         wanted = [*scratch, *kept] if self.output_is_input else [*scratch, *kept, plan.output]
-        in_before, in_after = set(plan.before), set(plan.after)
-        outside = [v for v in wanted if v in in_before or v in in_after]
-        before = PartEncoder(memory, plan.before, [v for v in wanted if v in in_before], kept)
-        loop = [State(*s) for s in zip(states, plan.nexts, self.initial, self.last, strict=True)]
-        in_body = dict.fromkeys(v for v in wanted if v not in outside)
-        body = PartEncoder(memory, plan.body, in_body, kept, loop=True, order=order, states=loop)
-        after = PartEncoder(memory, plan.after, [v for v in wanted if v in in_after], kept)
+        before, body, after = self._encoders(wanted, kept)
 
         free = [s for s in plan.streams if s in scratch and s not in later and s not in saved and s not in between]
-        over = body.overwritten([v for v in saved if v in kept and v in in_body and v not in history], free)
+        over = body.overwritten([v for v in saved if v in kept and v in body.kept and v not in history], free)
         arrays = [(memory.store(v), v) for v in scratch]
         self.over = self._share(over)
         under = {a for _, a in self.over}
@@ -83,6 +84,18 @@ class ForwardProgram:
         stages = [e.encode() for e in (before, body, after) if e.values or e.loop]
         self.program = NativeProgram(memory, stages, plan.statics)
         self._blank = self.blank(False), self.blank(True)
+
+    def _encoders(self, wanted: Sequence[Value], kept: Sequence[Value]) -> tuple[PartEncoder, PartEncoder, PartEncoder]:
+        """Of the three parts, each with those wanted values that are its own; a call may do without those kept."""
+        plan, memory = self.plan, self.memory
+        in_before, in_after = set(plan.before), set(plan.after)
+        in_body = [v for v in wanted if v not in in_before and v not in in_after]
+        loop = [State(*s) for s in zip(plan.states.values(), plan.nexts, self.initial, self.last, strict=True)]
+        return (
+            PartEncoder(memory, plan.before, [v for v in wanted if v in in_before], kept),
+            PartEncoder(memory, plan.body, in_body, kept, loop=True, order=self.order, states=loop),
+            PartEncoder(memory, plan.after, [v for v in wanted if v in in_after], kept),
+        )
 
     def _share(self, over: dict[Value, tuple[Value, int]]) -> list[tuple[int, int]]:
         """Arrays for saved values that lie over columns of a stream."""
