@@ -4,7 +4,6 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 
@@ -12,21 +11,13 @@ from benchmarks import features, layers, linear, own, parts
 from benchmarks.goals import Shape
 from benchmarks.memory import Memory
 from benchmarks.package import Package
-from benchmarks.race import Check, Race
+from benchmarks.race import Check, Race, Whole
 from benchmarks.records import Time
 from benchmarks.timing import Contestant, Effort, Measured
 
 
-@dataclass(frozen=True)
-class Preparation:
+class Preparation(Whole):
     """Trace, passes and packing of cells never seen before, in a process of its own (benchmarks.prepare)."""
-
-    cell: str
-    shape: Shape
-    multiply_adds: float = 0.0
-
-    def only(self, names: set[str]) -> "Preparation":
-        return self
 
     def run(self, effort: Effort) -> Measured:
         numbers = [str(torch.get_num_threads()), str(self.shape[2])]

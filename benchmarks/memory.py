@@ -8,14 +8,12 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from benchmarks.goals import Shape
 from benchmarks.layers import trio
-from benchmarks.race import gradients, rows
+from benchmarks.race import Whole, gradients, rows
 from benchmarks.records import Time
 from benchmarks.timing import Absent, Measured
 
@@ -23,16 +21,8 @@ CALLS = 4  # the first packs, traces and allocates; what a later one needs more 
 STATUS, REFERENCES = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
-@dataclass(frozen=True)
-class Memory:
+class Memory(Whole):
     """Bytes as the times of a row: the rival's peak divided by ours. The variant of PyTorch that needs less counts."""
-
-    cell: str
-    shape: Shape
-    multiply_adds: float = 0.0
-
-    def only(self, names: set[str]) -> "Memory":
-        return self
 
     def run(self, effort: object) -> Measured:
         if not REFERENCES.exists():

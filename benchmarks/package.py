@@ -2,7 +2,6 @@
 
 import importlib.util
 import statistics
-from dataclasses import dataclass
 from functools import cache
 
 import torch
@@ -10,7 +9,7 @@ from torch import Tensor
 
 from benchmarks.equations import PUBLISHED, Published
 from benchmarks.goals import Shape
-from benchmarks.race import Check, Race, either, gradients, rows, values
+from benchmarks.race import Check, Race, Whole, either, gradients, rows, values
 from benchmarks.records import Time
 from benchmarks.timing import Contestant, Effort, Measured
 
@@ -39,20 +38,12 @@ def measured(published: Published, shape: Shape, effort: Effort, threads: int) -
     return race(published, shape).run(effort)
 
 
-@dataclass(frozen=True)
-class Package:
+class Package(Whole):
     """One cell; or "ten cells", the ratio in the middle of all, as the times of somebody who takes one second."""
-
-    cell: str
-    shape: Shape
-    multiply_adds: float = 0.0
-
-    def only(self, names: set[str]) -> "Package":
-        return self
 
     def run(self, effort: Effort) -> Measured:
         if importlib.util.find_spec(RIVAL) is None:
-            return Measured({}, missing={RIVAL: f"{RIVAL} is not installed"})
+            return Measured({}, missing={RIVAL: f"{RIVAL} not installed (pip install -c constraints.txt {RIVAL})"})
         chosen = [each for each in PUBLISHED if self.cell in (each.name, "ten cells")]
         found = [measured(each, self.shape, effort, torch.get_num_threads()) for each in chosen]
         if len(found) == 1:

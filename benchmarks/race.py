@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -98,6 +99,18 @@ class Race:
         while True:
             with contextlib.suppress(Absent):
                 return measure([each for each in self.contestants if not reason(each)], effort)
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A case that is measured as a whole: nobody of it can be left out, and its products are not counted."""
+
+    cell: str
+    shape: Shape
+    multiply_adds: float = 0.0
+
+    def only(self, names: set[str]) -> Self:
+        return self
 
 
 def reason(contestant: Runner) -> str:

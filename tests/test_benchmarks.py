@@ -183,7 +183,8 @@ def test_the_median_row_is_of_the_measurements_of_the_rows(monkeypatch):
 def test_a_package_that_is_not_there_is_said(monkeypatch):
     monkeypatch.setattr(package.importlib.util, "find_spec", lambda name: None)
     found = package.Package("ten cells", (1, 2, 3)).run(Effort())
-    assert (found.times, found.missing) == ({}, {"torchrecurrent": "torchrecurrent is not installed"})
+    told = "torchrecurrent not installed (pip install -c constraints.txt torchrecurrent)"
+    assert (found.times, found.missing) == ({}, {"torchrecurrent": told})
 
 
 @pytest.mark.parametrize("published", equations.PUBLISHED, ids=str)
