@@ -51,6 +51,7 @@ CASES: dict[str, Callable[[str, Shape], Race | Package | Preparation | Memory]] 
     "width": layers.width,
     "second": layers.second,
     "steps": layers.steps,
+    "steps forward": layers.steps_forward,
     "own": own.own,
     "linear": linear.linear,
     "resets": features.resets,

@@ -143,7 +143,11 @@ PACKAGE = [
 
 MEMORY = [goal("memory", cell, (32, 128, 256), 1.0 if cell == "lstm" else TOLD) for cell in ("lstm", "gru", "elman")]
 
-STEPS = [goal("steps", "lstm", (8, FLAT[-1], 128), SAME, who=f"T = {T:,}", against="fastest") for T in FLAT]
+STEPS = [
+    goal(kind, "lstm", (8, FLAT[-1], 128), SAME, who=f"T = {T:,}", against="fastest")
+    for kind in ("steps", "steps forward")
+    for T in FLAT
+]
 
 
 def copies(goals: list[Goal]) -> Iterator[Goal]:

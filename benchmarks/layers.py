@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -188,9 +189,16 @@ class Lengthening(Race):
 
 
 def steps(cell: str, shape: Shape) -> Race:
-    """Seconds a step, for lengths up to T."""
+    """Seconds a step of training, for lengths up to T; what a call costs whatever its length is in them."""
     ours = OURS[cell](shape[2], shape[2])
     inputs = {T: rows((shape[0], T, shape[2]), grad=True) for T in FLAT if shape[1] >= T}
     return Lengthening(
         [Contestant(f"T = {T:,}", gradients(ours, ours, x, dy), work=T) for T, (x, dy) in inputs.items()], []
     )
+
+
+def steps_forward(cell: str, shape: Shape) -> Race:
+    """The same of inference."""
+    ours = OURS[cell](shape[2], shape[2])
+    inputs = {T: rows((shape[0], T, shape[2]), grad=False)[0] for T in FLAT if shape[1] >= T}
+    return Lengthening([Contestant(f"T = {T:,}", partial(ours, x), work=T, grad=False) for T, x in inputs.items()], [])

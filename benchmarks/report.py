@@ -20,6 +20,7 @@ KINDS = {
     "width": "training step, per unit of work",
     "second": "second derivatives",
     "steps": "training, per step",
+    "steps forward": "inference, per step",
     "product": "the recurrent product alone",
     "pointwise": "the interpreted pointwise part alone",
     "own": "user's own cell, training step",
@@ -166,7 +167,7 @@ def title(goal: Goal) -> str:
         return f"{KINDS[goal.kind]} of {goal.who}, H = {width}"
     known = {"elman": "Elman", "mingru": "minGRU", "leaky": "leaky integrator", "gru": "GRU", "lstm": "LSTM"}
     cell = " ".join(known.get(word, word) for word in goal.cell.split())
-    if goal.kind == "steps":
+    if goal.kind in ("steps", "steps forward"):
         return f"{cell} ({batch}, {goal.who.removeprefix('T = ')}, {width}), {KINDS[goal.kind]}"
     who = "a user's copy of " if goal.who == "copy" else ""
     return f"{who}{cell} ({batch}, {time}, {width}), {KINDS[goal.kind]}"

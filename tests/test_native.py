@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +18,7 @@ from test_functions import apply
 from torch import Tensor
 
 from examples import CELLS, CellExample
-from recurra import InputError
+from recurra import InputError, cells, unroll
 from recurra.machine import native
 from recurra.machine.operands import NOTHING, Place
 from recurra.machine.program import library
@@ -244,6 +245,37 @@ def test_a_call_with_too_few_addresses_is_refused() -> None:
     program = library.Program(code, constants, False)
     with pytest.raises(ValueError, match=r"0 arrays, not \d+"):
         program.run(1, 1, 1, 0, 1, [], [], (), ())
+
+
+# ---- memory
+
+
+def flags_of(address: int) -> str:
+    """The kernel's flags of the mapping in which an address lies."""
+    inside, mapping = False, re.compile(r"([0-9a-f]+)-([0-9a-f]+) ")
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if found := mapping.match(line):
+            inside = int(found[1], 16) <= address < int(found[2], 16)
+        elif inside and line.startswith("VmFlags:"):
+            return line
+    return ""
+
+
+HUGE = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+
+
+@pytest.mark.skipif(not HUGE.exists() or "[never]" in HUGE.read_text(), reason="this kernel gives no large pages")
+def test_large_results_ask_for_large_pages() -> None:
+    """Outputs and gradients of inputs: the first of 4 KiB would be a fault, and so would every other one."""
+    cell = cells.LeakyIntegrator(64, 512)
+    x = torch.randn(70, 512, 64, requires_grad=True)  # 8.75 MiB, of which the output has 8 times as much
+    y, _ = unroll(cell, x)
+    wide = torch.randn(1200, 64, 64, requires_grad=True)
+    (dx,) = torch.autograd.grad(unroll(cell, wide)[0].sum(), wide)
+    for t in (y, dx):
+        assert t.nbytes > 1 << 24
+        assert " hg" in flags_of(t.data_ptr() + t.nbytes // 2)
+    assert " hg" not in flags_of(x.data_ptr() + x.nbytes // 2), "every mapping has this flag here"
 
 
 # ---- both builds

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 from torch import Tensor
 
-from recurra.machine.blocks import Block
+from recurra.machine.blocks import Block, empty
 from recurra.machine.encode import PartEncoder, State
 from recurra.machine.forward import ForwardProgram, reads
 from recurra.machine.operands import NOTHING, Memory, Operand, Place
@@ -198,7 +198,7 @@ class BackwardProgram:
                 arrays[i] = 0 if t is None else t.data_ptr()
         block = Block([v.width for _, v in self.lasting if v not in self.d_inputs], layout.N, output.dtype)
         pointers = iter(block.pointers)
-        d_inputs = [None if v is None else output.new_empty(layout.N, v.width) for v in self.d_inputs]
+        d_inputs = [None if v is None else empty(output, layout.N, v.width) for v in self.d_inputs]
         given_away = {v: d.data_ptr() for v, d in zip(self.d_inputs, d_inputs, strict=True) if d is not None}
         for i, v in self.lasting:
             arrays[i] = given_away[v] if v in given_away else next(pointers)

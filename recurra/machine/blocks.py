@@ -1,11 +1,37 @@
-"""Memory of native calls: one allocation for several arrays, and large ones kept for the next call."""
+"""Memory of native calls: one allocation for several arrays, large ones kept for the next call, and large pages."""
 
+import ctypes
+import mmap
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 _LINE = 16  # numbers: every array begins on a cache line
+
+
+_LARGE = 1 << 24  # bytes worth a system call
+_PAGE = 1 << 21  # of the larger kind, on x86-64
+_HUGE: int | None = getattr(mmap, "MADV_HUGEPAGE", None)  # Linux
+_libc = ctypes.CDLL(None) if _HUGE is not None else None
+
+
+def empty(like: Tensor, *shape: int) -> Tensor:
+    """Memory for what a call gives back, of the dtype of `like`; in large pages where it is large and fresh.
+
+    The kernel clears fresh memory page by page as it is first written, and each of 4 KiB costs more than to fill it.
+    """
+    fresh = like.new_empty(shape)
+    return _in_large_pages(fresh) if fresh.nbytes >= _LARGE else fresh
+
+
+def _in_large_pages(t: Tensor) -> Tensor:
+    """Asks for them; a kernel that has none, or is told to give none, refuses, and nothing changes."""
+    if _libc is not None:
+        first = -(-t.data_ptr() // _PAGE) * _PAGE
+        whole = (t.data_ptr() + t.nbytes - first) // _PAGE * _PAGE
+        _libc.madvise(ctypes.c_void_p(first), ctypes.c_size_t(whole), _HUGE)
+    return t
 
 
 class _Spare:
@@ -23,7 +49,7 @@ class _Spare:
                 if fits and self.blocks.pop(address, None) is not None:
                     return block
         with torch.inference_mode(False):
-            return torch.empty(size, dtype=dtype)
+            return empty(torch.empty(0, dtype=dtype), size)
 
     def give(self, block: Tensor) -> None:
         if block.numel() >= self.LEAST:

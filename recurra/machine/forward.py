@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from torch import Tensor
 
-from recurra.machine.blocks import Block
+from recurra.machine.blocks import Block, empty
 from recurra.machine.encode import PartEncoder, State
 from recurra.machine.operands import Memory
 from recurra.machine.program import TRANSIENT, NativeProgram
@@ -129,7 +129,7 @@ class ForwardProgram:
         if self.output_is_input:
             output = inputs[self.inputs.index(self.output)].clone()
         else:
-            output = x.new_empty(*x.shape[:-1], self.output_width)
+            output = empty(x, *x.shape[:-1], self.output_width)
             arrays[self.output] = output.data_ptr()
         last = [x.new_empty(layout.B, w) for w in self.state_widths]
         for i, s, j, t in zip(self.initial, states, self.last, last):
