@@ -3,8 +3,8 @@
 #include <cstdlib>
 
 #include "gradient.h"
-#include "operations.h"
 #include "product.h"
+#include "reductions.h"
 #include "threads.h"
 
 #define NAME2(a, b) a##b
@@ -103,9 +103,9 @@ template <class T> struct Pieces {
 // Where the operands of a phase's instructions lie for the tile seen last. In a short sequence of equal tiles, step after
 // step, only operands that move with time are looked up again.
 template <class T> struct Settled {
-  struct Ready {
-    Tile<T> in[3], to, also;
-    int moving;  // a bit for each operand that is looked up at every step: a, b, c, to, also
+  struct Ready : Operands<T> {
+    Operation<T> run;  // null: a reduction
+    int moving;        // a bit for each operand that is looked up at every step: a, b, c, to, also
   };
   Ready* ready;
   Tile<T>* starts;  // of the gates of one group
@@ -116,7 +116,6 @@ template <class T> struct Settled {
     return r == row && c == column && e.rows == extent.rows && e.columns == extent.columns && e.width == extent.width;
   }
 };
-static bool reduces(const Instruction& n) { return n.code == kRowsum || n.code == kRowmax; }
 static bool moves(const Operand& o) {
   return o.broadcast || o.place == kRows || o.place == kShifted || o.place == kState || o.place == kNext;
 }
@@ -138,10 +137,11 @@ template <class T> class Worker {
   void prepare(const Procedure& of_program, const Stage& of_stage, const Call& of_call, int64_t most_at_once, Team of_team, Pieces<T>& memory, Pieces<T>& common) {
     program = &of_program, stage = &of_stage, call = &of_call, capacity = most_at_once, team = of_team;
     int64_t slots = 0, sums = 0, depth = 0;
-    widest_row = 0;
+    widest_row = sum_stride = 0;
     for (int p = 0; p < stage->phase_count; p++) {
       const Phase& phase = stage->phases[p];
       slots = larger(slots, phase.slot_count), sums = larger(sums, phase.sum_count);
+      if (phase.sum_count) sum_stride = larger(sum_stride, partial_size<T>(phase.width));
       widest_row = larger(widest_row, tile_size(phase));
       for (int g = 0; g < phase.group_count; g++) depth = larger(depth, phase.groups[g].depth);
     }
@@ -159,6 +159,7 @@ template <class T> class Worker {
       settled[p] = {ready, starts, {}, -1, -1, -1, 0, 0, 0, 0};
       for (int i = 0; i < phase.instruction_count; i++) {
         const Instruction& n = phase.instructions[i];
+        ready[i].run = operation<T>(n.code);
         ready[i].moving = moves(n.a) | moves(n.b) << 1 | moves(n.c) << 2 | moves(n.to) << 3 | moves(n.also) << 4;
       }
     }
@@ -167,8 +168,8 @@ template <class T> class Worker {
     numbers = memory.take(0);
     slot_memory = memory.take(slots * widest_row);
     splats = memory.take((program->constant_count + 3 * kMostRows) * lanes<T>);
-    sum_memory = memory.take(sums * capacity * lanes<T>);
     panel_memory = memory.take(depth * kVectorsAcross * lanes<T>);
+    sum_memory = common.take(sums * capacity * sum_stride);
     for (int i = 0; i < stage->local_count; i++) set(locals, i, common.take(capacity * stage->local_widths[i]), memory);
     for (int i = 0; i < stage->state_count; i++) {
       set(states, i, common.take(capacity * stage->states[i].width), memory);
@@ -252,7 +253,7 @@ template <class T> class Worker {
   const Stage* stage;
   const Call* call;
   Team team;
-  int64_t capacity, widest_row, first_row, last_row, array_row, transient_row, before;
+  int64_t capacity, widest_row, sum_stride, first_row, last_row, array_row, transient_row, before;
   bool started;
   int32_t *read, read_count;  // arrays whose rows the loop reads
   T *numbers, *end_of_numbers, *slot_memory, *splats, *sum_memory, *panel_memory;
@@ -359,11 +360,12 @@ template <class T> class Worker {
     int64_t rows = to - from;
     if (rows <= 0) return;
     Settled<T>& tiles = settled[&phase - stage->phases];
-    if (phase.sum_count && !team.first()) return;  // sums run over all columns in order
     if (tiles.rows != rows) cut(phase, rows, tiles);
     for (int64_t column = tiles.first; column < tiles.columns; column += tiles.step)
       for (int64_t row = from; row < to; row += tiles.band) tile(phase, tiles, row, to, column, packed);
-    if (phase.sum_count) finish_sums(phase, from, rows);
+    if (!phase.sum_count) return;
+    team.meet();
+    if (team.first()) finish_sums(phase, from, rows);
   }
 
   void tile(const Phase& phase, const Settled<T>& tiles, int64_t row, int64_t to, int64_t column, const T* packed) {
@@ -375,10 +377,11 @@ template <class T> class Worker {
   }
 
   void cut(const Phase& phase, int64_t rows, Settled<T>& tiles) const {
-    int64_t unit = unit_columns(phase), bands = parts(rows, most_rows(phase)), all = parts(phase.width, unit);
-    bool alone = phase.sum_count > 0;
+    int64_t unit = unit_columns(phase), bands = parts(rows, most_rows(phase)), share = unit;
+    while (phase.sum_count && share % block_columns<T>) share += unit;  // threads cut rows between blocks
+    int64_t all = parts(phase.width, share), end = parts(phase.width, unit) * unit;
     tiles.rows = rows, tiles.band = parts(rows, bands);
-    tiles.first = alone ? 0 : all * team.thread / team.of * unit, tiles.columns = alone ? all * unit : all * (team.thread + 1) / team.of * unit;
+    tiles.first = all * team.thread / team.of * share, tiles.columns = smaller(end, all * (team.thread + 1) / team.of * share);
     tiles.step = smaller(larger(unit, tiles.columns - tiles.first), larger(unit, tile_elements<T> / tiles.band / unit * unit));
   }
 
@@ -393,14 +396,13 @@ template <class T> class Worker {
         if (look & 1) at.in[0] = resolve(n.a, e, row, column, 0);
         if (look & 2) at.in[1] = resolve(n.b, e, row, column, 1);
         if (look & 4) at.in[2] = resolve(n.c, e, row, column, 2);
-        if (look & 8 && !reduces(n)) at.to = resolve(n.to, e, row, column, 0);
-        if (look & 16 && !reduces(n)) at.also = resolve(n.also, e, row, column, 0);
+        if (look & 8 && at.run) at.to = resolve(n.to, e, row, column, 0);
+        if (look & 16 && at.run) at.also = resolve(n.also, e, row, column, 0);
       }
-      if (reduces(n)) {
-        reduce_tile<T>(n.code, e, column == 0, at.in[0], sum_memory + (sum++ * capacity + row - first_row) * lanes<T>);
-        continue;
-      }
-      operate<T>(n.code, e, at.to, at.also, at.in);
+      if (at.run)
+        at.run(e, at);
+      else
+        reduce_tile<T>(n.code, e, column, at.in[0], sum_memory + (sum++ * capacity + row - first_row) * sum_stride, sum_stride);
     }
     seen.extent = e, seen.row = row - first_row, seen.column = column;
   }
@@ -409,11 +411,11 @@ template <class T> class Worker {
     int sum = 0;
     for (int i = 0; i < phase.instruction_count; i++) {
       const Instruction& n = phase.instructions[i];
-      if (!reduces(n)) continue;
+      if (!reduces(n.code)) continue;
       int64_t stride = 0, stride2 = 0;
       T *to = locate(n.to, from, stride), *also = n.also.place == kNone ? nullptr : locate(n.also, from, stride2);
       for (int64_t r = 0; r < rows; r++) {
-        T y = reduce_lanes<T>(n.code, sum_memory + (sum * capacity + from - first_row + r) * lanes<T>);
+        T y = reduced<T>(n.code, sum_memory + (sum * capacity + from - first_row + r) * sum_stride, phase.width);
         if (to) to[r * stride] = y;
         if (also) also[r * stride2] = y;
       }
@@ -659,11 +661,12 @@ template <class T> static void close_stream(void* stream) { delete static_cast<S
 
 template <class T> static void apply(int32_t code, int64_t n, const void* a, const void* b, const void* c, void* to) {
   auto tile = [](const void* p) { return Tile<T>{static_cast<T*>(const_cast<void*>(p)), 0, lanes<T>, true}; };
-  Tile<T> in[3] = {tile(a), tile(b), tile(c)};
-  if (code != kRowsum && code != kRowmax) return operate<T>(code, {1, n, rounded<T>(n)}, tile(to), Tile<T>{nullptr, 0, 0, false}, in);
-  alignas(kVectorBytes) T partial[lanes<T>];
-  reduce_tile<T>(code, {1, n, rounded<T>(n)}, true, in[0], partial);
-  *static_cast<T*>(to) = reduce_lanes<T>(code, partial);
+  Operands<T> operands{{tile(a), tile(b), tile(c)}, tile(to), {nullptr, 0, 0, false}};
+  Extent row{1, n, rounded<T>(n)};
+  if (!reduces(code)) return operation<T>(code)(row, operands);
+  T* partial = reinterpret_cast<T*>(scratch_arena.take(partial_size<T>(n) * int64_t(sizeof(T))));
+  reduce_tile<T>(code, row, 0, operands.in[0], partial, 0);
+  *static_cast<T*>(to) = reduced<T>(code, partial, n);
 }
 
 }  // namespace

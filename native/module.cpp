@@ -187,8 +187,8 @@ class Program {
     phase.sum_count = 0;
     for (int i = 0; i < phase.instruction_count; i++) {
       Instruction& n = instructions[i];
-      n.code = next(3, 33);  // operations.h; slices and concatenations (31, 32) are no instructions
-      bool reduces = n.code == 29 || n.code == 30;
+      n.code = next(3, 34);  // operations.h; slices and concatenations (31, 32) are no instructions
+      bool reduces = n.code == 29 || n.code == 30 || n.code == 34;
       if (n.code == 31 || n.code == 32) throw std::invalid_argument("native program: " + std::to_string(n.code) + " is no instruction");
       int64_t result = reduces ? 1 : phase.width;
       n.to = operand(stage, phase.slot_count, result), n.also = operand(stage, phase.slot_count, result);

@@ -7,7 +7,7 @@ namespace {
 
 enum Code : int32_t {
   kAdd = 3, kSub, kMul, kDiv, kNeg, kFma, kAbs, kMax, kMin, kRelu, kSigmoid, kTanh, kExp, kExpm1, kLog, kLog1p, kSqrt,
-  kRsqrt, kErf, kSoftplus, kDsigmoid, kDtanh, kGt, kGe, kEq, kSelect, kRowsum, kRowmax, kCopy = 33,
+  kRsqrt, kErf, kSoftplus, kDsigmoid, kDtanh, kGt, kGe, kEq, kSelect, kRowsum, kRowmax, kCopy = 33, kRowdevsq = 34,
 };
 
 // Where an operand of one tile lies: row r, vector v at at + r * row + v * vector. A number for all columns has vector = 0
@@ -24,47 +24,50 @@ struct Extent {
   int64_t width;          // columns of scratch, a multiple of the lanes
 };
 
-template <class T, int N, class F> INLINE void each(Extent e, Tile<T> to, Tile<T> also, const Tile<T>* in, F f) {
-  bool flat = to.row == e.width && !also.at && e.columns == e.width;
-  for (int i = 0; i < N; i++) flat = flat && in[i].flat(e.width);
+template <class T> struct Operands {
+  Tile<T> in[3], to, also;
+};
+
+// f of N operands for every vector of the tile, to `to` and, where it is set, to `also`.
+template <class T, int N, class F> INLINE void each(const Extent& e, const Operands<T>& o, F f) {
+  bool flat = o.to.row == e.width && !o.also.at && e.columns == e.width;
+  for (int i = 0; i < N; i++) flat = flat && o.in[i].flat(e.width);
   int64_t rows = flat ? 1 : e.rows, columns = flat ? e.rows * e.width : e.columns;
   int64_t whole = columns / lanes<T>, rest = columns % lanes<T>;
+  int64_t a_step = o.in[0].vector, b_step = o.in[1].vector, c_step = o.in[2].vector;
   for (int64_t r = 0; r < rows; r++) {
-    const T* p[3] = {};
-    for (int i = 0; i < N; i++) p[i] = in[i].at + r * in[i].row;
-    T *d = to.at + r * to.row, *d2 = also.at ? also.at + r * also.row : nullptr;
-    const int64_t step[3] = {in[0].vector, in[N > 1].vector, in[2 * (N > 2)].vector};
-    auto at = [&](int64_t v) INLINE_LAMBDA {
-      return f(load(p[0] + v * step[0]), N > 1 ? load(p[N > 1] + v * step[1]) : Vec<T>{}, N > 2 ? load(p[2 * (N > 2)] + v * step[2]) : Vec<T>{});
+    const T *a = o.in[0].at + r * o.in[0].row, *b = N > 1 ? o.in[1].at + r * o.in[1].row : a, *c = N > 2 ? o.in[2].at + r * o.in[2].row : a;
+    T *to = o.to.at + r * o.to.row, *also = o.also.at ? o.also.at + r * o.also.row : nullptr;
+    auto next = [&]() INLINE_LAMBDA {
+      Vec<T> y = f(load(a), N > 1 ? load(b) : Vec<T>{}, N > 2 ? load(c) : Vec<T>{});
+      store(to, y), a += a_step, to += lanes<T>;
+      if (N > 1) b += b_step;
+      if (N > 2) c += c_step;
+      return y;
     };
-    if (d2) {
-#pragma GCC unroll 4
-      for (int64_t v = 0; v < whole; v++) {
-        Vec<T> y = at(v);
-        store(d + v * lanes<T>, y);
-        store(d2 + v * lanes<T>, y);
-      }
+    if (also) {
+#pragma GCC unroll 2
+      for (int64_t v = whole; v > 0; v--) store(also, next()), also += lanes<T>;
     } else {
 #pragma GCC unroll 4
-      for (int64_t v = 0; v < whole; v++) store(d + v * lanes<T>, at(v));
+      for (int64_t v = whole; v > 0; v--) next();
     }
     if (rest) {
-      Vec<T> x[3] = {};
-      for (int i = 0; i < N; i++) {
-        const T* last = p[i] + whole * in[i].vector;
-        x[i] = in[i].memory && in[i].vector ? load_part(last, int(rest)) : load(last);
-      }
-      Vec<T> y = f(x[0], x[1], x[2]);
-      to.memory ? store_part(d + whole * lanes<T>, y, int(rest)) : store(d + whole * lanes<T>, y);
-      if (d2) store_part(d2 + whole * lanes<T>, y, int(rest));
+      auto last = [&](const T* p, const Tile<T>& in) { return in.memory && in.vector ? load_part(p, int(rest)) : load(p); };
+      Vec<T> y = f(last(a, o.in[0]), N > 1 ? last(b, o.in[1]) : Vec<T>{}, N > 2 ? last(c, o.in[2]) : Vec<T>{});
+      o.to.memory ? store_part(to, y, int(rest)) : store(to, y);
+      if (also) store_part(also, y, int(rest));
     }
   }
 }
 
-template <class T> static void operate(int32_t code, Extent e, Tile<T> to, Tile<T> also, const Tile<T>* in) {
+template <class T> using Operation = void (*)(const Extent&, const Operands<T>&);
+
+// A function of its own for each operation: their loops need all the registers.
+template <class T> static Operation<T> operation(int32_t code) {
   typedef Vec<T> V;
 #define CASE(CODE, N, RESULT) \
-  case CODE: return each<T, N>(e, to, also, in, [](V a, [[maybe_unused]] V b, [[maybe_unused]] V c) { return V(RESULT); });
+  case CODE: return [](const Extent& e, const Operands<T>& o) { each<T, N>(e, o, [](V a, [[maybe_unused]] V b, [[maybe_unused]] V c) INLINE_LAMBDA { return V(RESULT); }); };
   switch (code) {
     CASE(kAdd, 2, a + b)
     CASE(kSub, 2, a - b)
@@ -93,39 +96,9 @@ template <class T> static void operate(int32_t code, Extent e, Tile<T> to, Tile<
     CASE(kEq, 2, one_or_zero<T>(a == b))
     CASE(kSelect, 3, a != T(0) ? b : c)
     CASE(kCopy, 1, a)
+    default: return nullptr;
   }
 #undef CASE
-}
-
-// Row reductions: one vector of partial results a row, column vector v added to it in order, whatever the tile; the lanes
-// are added in order at the end. So the bits depend on the width alone.
-template <class T> static void reduce_tile(int32_t code, Extent e, bool first, Tile<T> in, T* partial) {
-  const T none = code == kRowsum ? T(0) : T(-__builtin_inf());
-  for (int64_t r = 0; r < e.rows; r++) {
-    Vec<T> sum = first ? splat(none) : load(partial + r * lanes<T>);
-    const T* p = in.at + r * in.row;
-    int64_t v = 0, whole = e.columns / lanes<T>, rest = e.columns % lanes<T>;
-    for (; v < whole; v++) {
-      Vec<T> x = load(p + v * in.vector);
-      sum = code == kRowsum ? sum + x : maximum<T>(sum, x);
-    }
-    if (rest) {
-      alignas(kVectorBytes) T last[lanes<T>];
-      store(last, splat(none));
-      for (int i = 0; i < rest; i++) last[i] = p[v * in.vector + (in.vector ? i : 0)];
-      Vec<T> x = load(last);
-      sum = code == kRowsum ? sum + x : maximum<T>(sum, x);
-    }
-    store(partial + r * lanes<T>, sum);
-  }
-}
-template <class T> static T reduce_lanes(int32_t code, const T* partial) {
-  T y = partial[0];
-  for (int i = 1; i < lanes<T>; i++) {
-    T x = partial[i];
-    y = code == kRowsum ? y + x : (y != y || y > x ? y : x);
-  }
-  return y;
 }
 
 }  // namespace

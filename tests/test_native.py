@@ -45,6 +45,7 @@ ROUNDED = [
     "dsigmoid",
     "dtanh",
     "rowsum",
+    "rowdevsq",
 ]
 
 
@@ -88,14 +89,40 @@ def test_comparisons_and_choice_with_nan(dtype: torch.dtype) -> None:
     for name in ("gt", "ge", "eq", "max", "min"):
         torch.testing.assert_close(apply(name, a, b), OPS[name].value(a, b), rtol=0, atol=0, equal_nan=True)
     torch.testing.assert_close(apply("select", a, b, b + 1), OPS["select"].value(a, b, b + 1), equal_nan=True)
-    for name in ("rowsum", "rowmax"):
-        for n in (1, 5, 17, 40):
+    for name in ("rowsum", "rowmax", "rowdevsq"):
+        for n in (1, 5, 17, 40, 300):
             for at in (0, n // 2, n - 1):
                 x = torch.zeros(n, dtype=dtype)
                 x[at] = nan
                 assert bool(apply(name, x).isnan().all())
     assert apply("rowmax", torch.full((19,), -inf, dtype=dtype)).item() == -inf
     assert apply("rowmax", torch.full((19,), -3.0, dtype=dtype)).item() == -3
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_squared_deviations_of_a_row_far_from_zero_keep_their_digits(dtype: torch.dtype) -> None:
+    """As PyTorch's own, which goes through the row twice; the difference of two sums would have no digit right."""
+    g = torch.Generator().manual_seed(0)
+    for n in (2, 7, 33, 128, 513, 5000):
+        for shift in (1e3, -1e3):
+            x = (shift + torch.randn(n, dtype=torch.float64, generator=g)).to(dtype)
+            for at in (0, n // 2, None):  # one number apart from all others, also where a block's first value is
+                y = x if at is None else x.index_fill(0, torch.tensor([at]), 3 * shift)
+                exact = OPS["rowdevsq"].value(y.double())
+                error = (apply("rowdevsq", y).double() - exact).abs() / exact
+                assert error.item() < 40 * torch.finfo(dtype).eps, (n, shift, at)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_squared_deviations_of_what_is_too_large_to_be_squared(dtype: torch.dtype) -> None:
+    large = torch.finfo(dtype).max / 64
+    for n in (3, 20, 150):
+        row = torch.zeros(n, dtype=dtype)
+        assert apply("rowdevsq", row).item() == 0
+        row[n // 2] = large
+        assert apply("rowdevsq", row).item() == math.inf == OPS["rowdevsq"].value(row).item()
+        row[n // 2] = math.inf
+        assert math.isnan(apply("rowdevsq", row).item()) and math.isnan(OPS["rowdevsq"].value(row).item())
 
 
 # ---- the gradient of a weight

@@ -21,13 +21,14 @@ from recurra.passes.reassociate import reassociate
 from recurra.passes.record import record, unrecorded
 from recurra.passes.sink import sink
 from recurra.passes.tap import tap
+from recurra.passes.variance import variance
 from recurra.passes.widen import widen
 from recurra.program.plan import Backward, Plan, Step
 from recurra.program.text import plan_text, step_text
 from recurra.program.trace import outside_transforms, trace
 from recurra.program.verify import verify_backward, verify_plan, verify_step
 
-REWRITES: tuple[Callable[[Step], Step], ...] = (distribute, reassociate, merge, widen, narrow, materialise)
+REWRITES: tuple[Callable[[Step], Step], ...] = (variance, distribute, reassociate, merge, widen, narrow, materialise)
 SPLIT: tuple[Callable[[Plan], Plan], ...] = (sink, fuse)
 PASSES = (
     *("trace", *[p.__name__ for p in REWRITES], "rewrite", "hoist", *[p.__name__ for p in SPLIT]),

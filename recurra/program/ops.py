@@ -62,6 +62,11 @@ def _rowmax(g: Builder, y: Value, d: Value, a: Value) -> Gradients:
     return (g("mul", top, g("div", d, g("rowsum", top))),)
 
 
+def _rowdevsq(g: Builder, y: Value, d: Value, a: Value) -> Gradients:
+    mean = g("mul", g("rowsum", a), 1 / a.width)
+    return (g("mul", g("sub", a, mean), g("mul", d, 2.0)),)
+
+
 def _slice(g: Builder, y: Value, d: Value, a: Value) -> Gradients:
     lo, hi = int(y.attr[0]), int(y.attr[1])
     pad = [g("broadcast", 0.0, n) if n else None for n in (lo, a.width - hi)]
@@ -170,6 +175,14 @@ _ROWS = (
     # over the numbers of a row
     Op("rowsum", 1, "reduction", 29, lambda a: a.sum(-1, keepdim=True), lambda g, y, d, a: (d,)),
     Op("rowmax", 1, "reduction", 30, lambda a: a.amax(-1, keepdim=True), _rowmax),
+    Op(  # the squares of the deviations from the mean, n times the variance
+        "rowdevsq",
+        1,
+        "reduction",
+        34,
+        lambda a: (a - a.mean(-1, keepdim=True)).square().sum(-1, keepdim=True),
+        _rowdevsq,
+    ),
     # shape
     Op("slice", 1, "shape", 31, lambda a, lo, hi: a[..., lo:hi], _slice),
     Op("cat", None, "shape", 32, lambda *a: torch.cat(a, -1), _cat),
