@@ -122,6 +122,17 @@ class Normed(Gated):
         return torch.sigmoid(o) * torch.tanh(self.lc(c)), c
 
 
+class NormedByHand(Step):
+    """The formula of layer normalisation, the variance in three ways of writing it."""
+
+    def step(self, x, h):
+        a = self.W(x) + self.U(h)
+        d = a - a.mean(-1, keepdim=True)
+        first = d / torch.sqrt((d**2).mean(-1, keepdim=True) + 1e-3)
+        second = d / (a.var(-1, unbiased=False, keepdim=True) + 1)
+        return torch.tanh(first + second + (d * d).sum(-1, keepdim=True))
+
+
 class Minimal(Step):
     def build(self):
         self.W = nn.Linear(D, 2 * H)
@@ -323,8 +334,8 @@ class Tied(Step):
 
 STEPS = [
     Step, Concatenating, Gated, GatedMethods, GatedOneByOne, ResetAfter, ResetBefore, OutputFedBack, Projected, Normed,
-    Minimal, OutputBefore, OutputOfHoisted, OutputBesideStates, LinearOutput, Exponential, Mixed, InPlace, WeightNormed,
-    LeakyRows, OneByOne, Einsum, Idioms, Zeros, PassingThrough, Delayed,
+    NormedByHand, Minimal, OutputBefore, OutputOfHoisted, OutputBesideStates, LinearOutput, Exponential, Mixed, InPlace,
+    WeightNormed, LeakyRows, OneByOne, Einsum, Idioms, Zeros, PassingThrough, Delayed,
     OutputOfSomeUnits, OutputOfOneUnit,
     Masked, Tied,
 ]  # fmt: skip

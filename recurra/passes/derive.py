@@ -33,7 +33,7 @@ class Cotangents:
     def add(self, v: Value, d: Value, lo: int = 0) -> None:
         """d flows back to v[lo : lo + width of d]; a d 1 wide stands for all of v."""
         if v.width == 1 < d.width:
-            d = self.g("rowsum", d)
+            d = row_sum(self.g, d)
         self._pieces[v].append((lo, lo + v.width, d))
 
     def add_slice(self, v: Value, d: Value) -> None:
@@ -59,6 +59,17 @@ class Cotangents:
                 part = d if d.width == 1 != b - a else self.g("slice", d, lo - a, hi - a)
                 total = part if total is None else self.g("add", total, part)
         return self.g.const(0.0) if total is None else total
+
+
+def row_sum(g: Graph, d: Value) -> Value:
+    """The sum over a row; a factor that is the same for all of it is multiplied by one number afterwards."""
+    if d.op == "neg":
+        return g("neg", row_sum(g, d.args[0]))
+    if d.op == "mul" and d.args[1].width == 1:
+        return g("mul", row_sum(g, d.args[0]), d.args[1])
+    if d.op == "mul" and d.args[0].width == 1:
+        return g("mul", row_sum(g, d.args[1]), d.args[0])
+    return g("rowsum", d)
 
 
 def wide(g: Graph, d: Value, width: int) -> Value:

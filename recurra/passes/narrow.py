@@ -2,7 +2,7 @@
 
 sigmoid(z)[:, :H] becomes sigmoid(z[:, :H]), so that every gate is H wide. Only in the loop: elsewhere one wide value is
 better than four. A sum with a product stays whole: the machine begins the product's accumulator with the other term. So
-does an operation with a weight, which would have to be cut at each call.
+does an operation with a weight, which would have to be cut at each call, and what is computed of it.
 """
 
 from recurra.passes.rebuild import New, everything, rebuild, roots, users
@@ -26,6 +26,10 @@ def narrow(step: Step) -> Step:
             continue
         if all(u.op == "slice" or u in thin for u in used[v]):
             thin.add(v)
+    for v in everything(step):  # operands first
+        whole = [a for a in v.args if a.width == v.width and a in recurs and a not in thin]
+        if any(not a.is_leaf and OPS[a.op].kind == "pointwise" for a in whole):
+            thin.discard(v)
 
     def cut(g: Graph, v: Value, lo: int, hi: int, new: New) -> Value:
         if v.width == 1:
