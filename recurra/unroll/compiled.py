@@ -171,16 +171,28 @@ def _say_once(missing: str) -> None:
 
 
 def _check(plan: Plan, sample: Sample) -> None:
-    """The plan must give on the traced rows what the step gave."""
+    """The plan must give on the traced rows what the step gave, as far as rounding leaves it determined."""
     like = sample.inputs[0]
     statics = Evaluator(plan.statics)(sample.weights, like.dtype, like.device)
     layout = Layout(1, len(like))
-    with torch.no_grad():
-        output, last = plain.run(plan, layout, sample.inputs, statics, sample.states)
+
+    def results(factor: float) -> tuple[Tensor, ...]:
+        inputs, states = ([factor * row for row in rows] for rows in (sample.inputs, sample.states))
+        with torch.no_grad():
+            output, last = plain.run(plan, layout, inputs, statics, states)
+        return (output, *last)
+
     tolerance = 1e-9 if like.dtype == torch.float64 else 1e-3
     expected_output = torch.cat([sample.output, *sample.watched], 1) if sample.watched else sample.output
-    for got, expected in zip((output, *last), (expected_output, *sample.nexts), strict=True):
-        if not torch.allclose(got, expected.to(like.dtype), tolerance, tolerance, equal_nan=True):
+    expected = [e.to(like.dtype) for e in (expected_output, *sample.nexts)]
+    exact = results(1.0)
+    close = [torch.isclose(a, b, tolerance, tolerance, equal_nan=True) for a, b in zip(exact, expected, strict=True)]
+    if all(bool(c.all()) for c in close):
+        return
+    # What changes as much with the last bits of the rows (a division by almost nothing) says nothing of the plan.
+    nearby = results(1 + 4 * torch.finfo(like.dtype).eps)
+    for a, b, near, right in zip(exact, expected, nearby, close, strict=True):
+        if not bool((right | ((a - b).abs() <= 16 * (a - near).abs())).all()):
             raise Untraceable("the program of the step does not give what the step gives; please report this cell")
 
 
