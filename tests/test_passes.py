@@ -14,6 +14,7 @@ from steps import (
     LeakyRows,
     Minimal,
     Normed,
+    NormedByHand,
     OneByOne,
     OutputBefore,
     OutputFedBack,
@@ -143,6 +144,28 @@ def test_hoisted_values_stay_as_wide_as_they_are() -> None:
         assert not [s for s in plan.statics if s.expr is not None and "slice" in repr(s.expr)]
 
 
+@pytest.mark.parametrize(("make", "variances", "waits"), [(Normed, 3, 2), (NormedByHand, 1, 1)])
+def test_mean_and_variance_of_a_row_wait_for_nothing_but_the_row(make: type[Step], variances: int, waits: int) -> None:
+    plan, backward = compile_step(make())
+    values = [*plan.before, *plan.body]
+    spreads = [v for v in values if v.op == "rowdevsq"]
+    assert len(spreads) == variances
+    assert {v.args[0] for v in values if v.op == "rowsum"} == {v.args[0] for v in spreads}
+    depth: dict[Value, int] = {}  # sums of the reverse loop that wait for each other
+    for v in backward.body:
+        depth[v] = max((depth.get(a, 0) for a in v.args), default=0) + (v.op == "rowsum")
+    assert max(depth.values()) == waits
+    assert not [v for v in backward.body if v.op == "neg" and v.width > 1], "signs are those of sums, not of rows"
+    assert not [v for v in backward.body if v.op == "neg" and v.width > 1], "signs are those of sums, not of rows"
+
+
+def test_what_is_computed_of_a_wide_value_stays_wide() -> None:
+    """Four thin additions would each be an operation; one wide addition goes into a multiply-add."""
+    plan, _ = compile_step(Normed())
+    assert [v.width for v in plan.body if v.op == "fma"] == [1, 4 * H, H, 1, H]
+    assert not [v for v in plan.body if v.op == "add"]
+
+
 def test_a_bias_of_the_recurrent_product_leaves_the_loop() -> None:
     for make in (Step, GatedOneByOne, ResetBefore):
         plan, _ = compile_step(make())
@@ -175,7 +198,7 @@ def test_weight_gradients_leave_the_loop() -> None:
 
 
 SAVED = {
-    Step: 0, Gated: 4, GatedOneByOne: 4, ResetAfter: 4, ResetBefore: 3, Minimal: 2, Exponential: 4, LeakyRows: 0,
+    Step: 0, Gated: 4, GatedOneByOne: 4, ResetAfter: 4, ResetBefore: 3, Minimal: 2, Exponential: 5, LeakyRows: 0,
     OneByOne: 0,
     Projected: 4, Einsum: 0, Tied: 1,
 }  # fmt: skip

@@ -22,7 +22,7 @@ def accumulate(plan: Plan, d: Derivative) -> Backward:
     values = ordered([*states, *ends])
     recurs = reaches(values, d.d_nexts)
     early = reaches(values, [d.d_output] if d.d_output is not None else []) - recurs
-    saved, at_hand = remembered(plan, values, recurs | early, ends, [v for v in ordered(states) if v in recurs])
+    saved, at_hand = remembered(plan, values, recurs | early, ends)
 
     def again(v: Value) -> bool:
         """Computed in every part that reads it: forward values not at hand, and views of what other parts make."""

@@ -1,55 +1,53 @@
 """Save or recompute: what the forward pass keeps for the backward one.
 
 One rule: go through the forward values that the backward names, in order. Inputs, states and the output are there
-anyway. A pointwise operation whose operands are at hand is computed again; whatever follows a product or a sum over a
-row is saved. LSTM: four values a unit and step; GRU: four, of which three lie over the hoisted stream; Elman: none.
-
-One exception: what hoisting took out of the loop is not brought back into the reverse loop where it takes a function.
-minLSTM: keep = σ(softplus(-i) - softplus(-f)) depends on x alone, and is saved too.
+anyway. A few pointwise operations on what is at hand are computed again; what follows a product or a sum over a row, or
+takes longer than a row takes to be read, is saved. LSTM: four values a unit and step; GRU: four, three of them over the
+hoisted stream; Elman: none.
 """
 
+import math
 from collections.abc import Iterable
 
+from recurra.passes.hoist import is_view
 from recurra.program.graph import ordered
 from recurra.program.ops import OPS
 from recurra.program.plan import Plan
 from recurra.program.values import Value
 
-FUNCTIONS = ("sigmoid", "tanh", "exp", "expm1", "log", "log1p", "sqrt", "rsqrt", "erf", "softplus")
+# In multiply-adds a number: one function, and a few operations around it, are as fast as memory.
+FUNCTIONS = dict.fromkeys("sigmoid tanh exp expm1 log log1p erf softplus".split(), 4)
+_MOST = 7
 
 
 def remembered(
-    plan: Plan, values: Iterable[Value], backward: set[Value], ends: Iterable[Value], loop: Iterable[Value]
+    plan: Plan, values: Iterable[Value], backward: set[Value], ends: Iterable[Value]
 ) -> tuple[tuple[Value, ...], set[Value]]:
     """What to save, and all that is at hand in the backward parts without computing it again.
 
-    values: everything of the derivative, operands first; backward: those of them that depend on a cotangent; loop:
-    the operations of the reverse loop.
+    values: everything of the derivative, operands first; backward: those of them that depend on a cotangent.
     """
     forward = ordered([*plan.nexts, plan.output])
     place = {v: k for k, v in enumerate(forward)}
     at_hand = {*plan.inputs.values(), *plan.states.values(), *plan.nexts, plan.output}
     saved: dict[Value, None] = {}
-    cheap: dict[Value, bool] = {}
+    costs: dict[Value, float] = {}
 
-    def available(v: Value) -> bool:
+    def cost(v: Value) -> float:
+        """Of computing a value again, as often as it is named on the way."""
         if not v.is_row or v in at_hand or v in saved:
-            return True
-        if v not in cheap:
-            cheap[v] = not v.is_leaf and OPS[v.op].kind in ("pointwise", "shape") and all(map(available, v.args))
-        return cheap[v]
-
-    def takes_function(v: Value) -> bool:
-        there = v.is_leaf or v in at_hand or v in saved
-        return not there and (v.op in FUNCTIONS or any(map(takes_function, v.args)))
+            return 0
+        if v not in costs:
+            again = not v.is_leaf and OPS[v.op].kind in ("pointwise", "shape")
+            own = 0 if is_view(v) else FUNCTIONS.get(v.op, 1)
+            costs[v] = own + sum(map(cost, v.args)) if again else math.inf
+        return costs[v]
 
     named = [a for v in values if v in backward for a in v.args] + list(ends)
-    hoisted = _forward([a for v in loop for a in v.args], place, backward) & set(plan.before)
     for v in sorted(_forward(named, place, backward), key=place.__getitem__):
-        if not available(v) or (v in hoisted and takes_function(v)):
+        if cost(v) > _MOST:
             saved[v] = None
-            for u in [u for u, yes in cheap.items() if not yes]:  # what was out of reach may have come into it
-                del cheap[u]
+            costs.clear()  # what was out of reach may have come into it
     at_hand |= set(saved)
     return tuple(sorted(saved, key=place.__getitem__)), at_hand
 
