@@ -8,8 +8,9 @@ import torch
 from steps import STEPS, Step
 from torch import Tensor, nn
 
+import recurra
 from examples import CELLS, CellExample
-from recurra import Cell, unroll
+from recurra import Cell, StrictError, unroll
 from recurra.machine.operands import Unsupported
 from recurra.machine.plain import PlainExecutor
 from recurra.passes import backward_of, compile_step, history, reverse, split
@@ -90,6 +91,7 @@ def in_pytorch(monkeypatch: pytest.MonkeyPatch, *args: object, **kwargs: object)
     """The same derivatives, with the machine told that it cannot."""
     with monkeypatch.context() as patch:
         patch.setattr(Second, "reason", "a test says so")
+        patch.setattr(function, "refuse_derivatives_in_strict", lambda *_: None)
         return derivatives(*args, **kwargs)
 
 
@@ -251,6 +253,28 @@ def test_a_refusal_is_told_and_pytorch_runs_instead(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(second.native, "prepare", refuse)
     assert "second derivatives:        PyTorch, because a test says so" in str(explain(cell, given[0]))
     same(derivatives(cell, given), derivatives(cell, given, run=scan))
+
+
+def test_in_strict_mode_such_a_refusal_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    cell = CELLS[5].make(3, 2).double()
+    x, *_ = drawn(cell)
+    y, _ = unroll(cell, x)
+
+    def refuse(*_: object) -> None:
+        raise Unsupported("a test says so")
+
+    monkeypatch.setattr(second.native, "prepare", refuse)
+    with recurra.strict():
+        torch.autograd.grad(y.sum(), x, retain_graph=True)  # first derivatives are native
+        with pytest.raises(StrictError) as raised:
+            torch.autograd.grad(y.sum(), x, create_graph=True)
+        none, _ = unroll(cell, x[:0])  # of no rows there is nothing to run
+        torch.autograd.grad(none.sum(), x, create_graph=True, allow_unused=True)
+    assert str(raised.value) == (
+        f"The second derivatives of {cell.full_name} would run in PyTorch, not on the native machine: a test says so. "
+        "Take its gradients without create_graph, or leave strict mode."
+    )
+    torch.autograd.grad(y.sum(), x, create_graph=True)
 
 
 @pytest.mark.parametrize("example", CELLS, ids=str)

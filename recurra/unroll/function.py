@@ -13,6 +13,7 @@ from torch import Tensor
 from recurra.machine import plain
 from recurra.program.layout import Layout
 from recurra.unroll.compiled import Compiled
+from recurra.unroll.notes import refuse_derivatives_in_strict
 from recurra.unroll.second import Derived
 
 
@@ -106,11 +107,13 @@ def _dense(d: Tensor | None) -> Tensor | None:
 def _again(ctx: Any, given: Sequence[Tensor | None], output: Tensor, d: Sequence[Tensor | None]) -> list[Tensor | None]:
     """The gradients from the inputs anew: on the machine, to be derived again, or in PyTorch."""
     need, second = ctx.needs_input_grad[-len(given) :], ctx.compiled.second
-    if ctx.layout.N and not _mapped(d) and not second.reason:
-        found: list[Tensor | None] = second.gradients(
-            SequenceOperation.apply, ctx.layout, ctx.ends, given, output, need, d
-        )
-        return found
+    if ctx.layout.N and not _mapped(d):
+        if not second.reason:
+            found: list[Tensor | None] = second.gradients(
+                SequenceOperation.apply, ctx.layout, ctx.ends, given, output, need, d
+            )
+            return found
+        refuse_derivatives_in_strict(ctx.compiled.plan.name, second.reason)
     return _in_pytorch(ctx, given, need, d)
 
 

@@ -46,7 +46,8 @@ _here = _Here()
 
 @contextlib.contextmanager
 def strict() -> Iterator[None]:
-    """Inside, a cell that would fall back to scan raises StrictError. RECURRA_STRICT=1 does so everywhere."""
+    """Inside, a cell that would fall back to scan raises StrictError, and so do second derivatives that the native
+    machine cannot run. RECURRA_STRICT=1 does so everywhere."""
     _here.strict += 1
     try:
         yield
@@ -90,6 +91,15 @@ def refuse_in_strict(compiled: Compiled, reason: str, line: str) -> None:
     if not compiled.broken and is_strict():
         see = f" See {line}" if line else ""
         raise StrictError(f"{compiled.name} would run on scan, not on the native machine: {reason}.{see}")
+
+
+def refuse_derivatives_in_strict(name: str, reason: str) -> None:
+    """StrictError, in strict mode: gradients that are to be derived again cannot be made on the native machine."""
+    if is_strict():
+        raise StrictError(
+            f"The second derivatives of {name} would run in PyTorch, not on the native machine: {reason}. "
+            "Take its gradients without create_graph, or leave strict mode."
+        )
 
 
 def leave_to_torch(cells: Iterable[tuple[Cell, Weights]], reason: str, T: int, B: int) -> None:
