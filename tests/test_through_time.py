@@ -19,7 +19,7 @@ from recurra import Cell, InputError, cells
 from recurra.cell import call_sides, initial_states, one_step
 from recurra.diagnostics.through_time import gradients_through_time
 from recurra.layers import Layer
-from recurra.unroll import Recording, unroll
+from recurra.unroll import Recording, explain, unroll, visits
 
 States = tuple[Tensor, ...]
 
@@ -145,6 +145,55 @@ def test_states_that_are_inputs_or_each_other_and_cells_on_scan(make: Callable[.
             weighed(y, *last).backward()
             for ours, d in zip(seen.gradients(), truth, strict=True):
                 close(ours, d, 1e-10)
+
+
+class Twice(Cell):
+    """h is computed twice: what the output reads is another tensor than what becomes the state."""
+
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__(input_size, hidden_size)
+        self.w, self.out = nn.Linear(input_size + hidden_size, hidden_size), nn.Linear(hidden_size, 2)
+
+    def step(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        a = self.w(torch.cat([x, h], -1))
+        return self.out(torch.tanh(a)), torch.tanh(a)
+
+
+class Handed(Twice):
+    """The state is a copy of what the output reads."""
+
+    def step(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        new = torch.tanh(self.w(torch.cat([x, h], -1)))
+        return self.out(new), new.clone()
+
+
+class Taken(Twice):
+    """The output reads a copy, and a piece, of the state: all through the state itself."""
+
+    def step(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        new = torch.tanh(self.w(torch.cat([x, h], -1)))
+        return self.out(torch.cat([*new.clone().chunk(2, 1)], 1)), new
+
+
+@needs_machine
+@pytest.mark.parametrize(("make", "native"), [(Twice, False), (Handed, False), (Taken, True)])
+def test_a_state_that_the_step_computes_twice_has_the_gradient_of_what_it_returns(
+    make: type[Twice], native: bool
+) -> None:
+    cell, x = make(3, 4).double(), torch.randn(6, 3, 3, dtype=torch.double)
+    (truth,) = by_retaining(cell, x, (), None, False)
+    seen = Recording({}, tapped=True)
+    with visits() as told:
+        y, last = unroll(cell, x, record=seen)
+    torch.testing.assert_close(y, unroll(cell, x)[0])
+    sum(weighed(t) for t in (y, *last)).backward()  # type: ignore[union-attr]
+    close(seen.gradients()[0], truth, 1e-10)
+    (visit,) = told
+    assert (visit.executor == "native machine") == native
+    assert native or visit.reason == (
+        "the step computes h twice, and the gradient of a state is that of the one it returns"
+    )
+    assert explain(cell, x).native
 
 
 # ---- layers

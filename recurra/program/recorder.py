@@ -3,7 +3,7 @@
 import linecache
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import FrameType
 from typing import Any
 
@@ -50,6 +50,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.names: dict[int, str] = {}  # id of a parameter or buffer -> its name
         self._values: dict[int, Value] = {}
         self._alive: list[Tensor] = []  # ids stay meaningful while the tensors live
+        self._operands_of: dict[int, set[int]] = {}  # of each result, by their ids
         self._foreign: set[Value] = set()  # statics of another dtype than the rows
         self.refused: Untraceable | None = None  # the first refusal: a step's own `except` may swallow it
 
@@ -85,6 +86,22 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 t, self._poison("a tensor that is neither parameter nor buffer is used; register it as a buffer")
             )
         return self.bind(t, self.graph.static(Parameter(name), t.shape))
+
+    def around(self, t: Tensor, ends: Iterable[Tensor]) -> bool:
+        """Whether what `t` holds comes to `ends` by another tensor of that value, not made of it, too."""
+        v = self.known(t)
+        others = {k for k in self._behind({id(e) for e in ends}, stop=id(t)) if self._values.get(k) is v} - {id(t)}
+        return any(id(t) not in self._behind({k}) for k in others)
+
+    def _behind(self, ids: set[int], stop: int | None = None) -> set[int]:
+        """These tensors and all that they were computed from; not what lies behind `stop`."""
+        found, rest = set(ids), [*ids]
+        while rest:
+            k = rest.pop()
+            new = self._operands_of.get(k, set()) - found if k != stop else set()
+            found |= new
+            rest += new
+        return found
 
     def row(self, v: Value, width: int) -> Value:
         """The value as rows of that width: what a step returns."""
@@ -123,9 +140,11 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         values = [self.value(a) if isinstance(a, Tensor) else a for a in leaves]
         out = func(*args, **(kwargs or {}))
         outs = list(out) if isinstance(out, (tuple, list)) else [out]
+        operands = {id(a) for a in leaves if isinstance(a, Tensor)}
         for o, v in zip(outs, self._lowered(func, name, args, leaves, values, spec, outs), strict=True):
             if isinstance(o, Tensor):
                 self.bind(o, v)
+                self._operands_of.setdefault(id(o), set()).update(operands - {id(o)})
         return out
 
     def _refuse(self, func: Any, name: str, args: Any) -> None:

@@ -51,18 +51,21 @@ class Sample:
     watched: tuple[Tensor, ...]
 
 
-def trace(cell: Cell, weights: Mapping[str, Tensor], watch: Sequence[str] = ()) -> tuple[Step, Sample]:
+def trace(
+    cell: Cell, weights: Mapping[str, Tensor], watch: Sequence[str] = (), tapped: bool = False
+) -> tuple[Step, Sample]:
     """The cell's step as a program, and the sample to check it with.
 
     weights: every parameter and buffer by name (those that stand in for the cell's own included). watch: names, as
-    `cell.recordable` has them, of what becomes `Step.watched`. Raises Untraceable for a step that cannot be a program.
+    `cell.recordable` has them, of what becomes `Step.watched`. tapped: the gradients of the next states are wanted, so
+    that each must be one value with what it is in the step. Raises Untraceable for a step that cannot be a program.
     Call it inside `outside_transforms`.
     """
     _refuse_hidden_inputs(cell)
     first, second = islice(telling_batches(cell, weights.values()), 2)
     trial, standing = _copy(cell, weights)
     before = Fingerprint(trial)
-    step, sample = _record(trial, standing, first, watch)
+    step, sample = _record(trial, standing, first, watch, tapped)
     again, _ = _record(trial, standing, second, watch)
     if not before.holds():
         raise Changing("the step changes an attribute of the cell, or a variable outside it", definition(cell))
@@ -115,7 +118,9 @@ def rows_of(weights: Mapping[str, Tensor]) -> tuple[torch.dtype, torch.device]:
     return torch.get_default_dtype(), torch.device("cpu")
 
 
-def _record(cell: Cell, weights: Mapping[str, Tensor], batch: int, watch: Sequence[str]) -> tuple[Step, Sample]:
+def _record(
+    cell: Cell, weights: Mapping[str, Tensor], batch: int, watch: Sequence[str], tapped: bool = False
+) -> tuple[Step, Sample]:
     dtype, device = rows_of(weights)
     recorder = Recorder(batch, dtype)
     numbers = torch.Generator().manual_seed(batch)  # rows of our own: the user's random numbers stay where they are
@@ -144,6 +149,8 @@ def _record(cell: Cell, weights: Mapping[str, Tensor], batch: int, watch: Sequen
         if not _moves(v):
             reason = "the step returns rows that depend neither on x nor on a state"
             raise Untraceable(reason, v.line or definition(cell))
+    if tapped:
+        _refuse_doubles(recorder, dict(zip(leaves, out[-len(leaves) :], strict=True)), out)
     ends = [recorder.row(v, n) for v, n in zip(values, [t.shape[1] for t in out], strict=True)]
     nexts = out[-len(leaves) :]
     variables |= dict(zip(leaves, nexts, strict=True)) | {"output": out[0]}
@@ -152,6 +159,15 @@ def _record(cell: Cell, weights: Mapping[str, Tensor], batch: int, watch: Sequen
     seen = tuple(variables[name].reshape(batch, -1) for name in watch)
     n = len(inputs)
     return step, Sample(kept[:n], kept[n:], out[0], tuple(nexts), dict(weights), seen)
+
+
+def _refuse_doubles(recorder: Recorder, nexts: Mapping[str, Tensor], out: Sequence[Tensor]) -> None:
+    """Equal values are one value of a program, and it has one gradient; in PyTorch each tensor has its own."""
+    for name, t in nexts.items():
+        v = recorder.known(t)
+        if v is not None and not v.is_leaf and recorder.around(t, out):
+            reason = f"the step computes {name} twice, and the gradient of a state is that of the one it returns"
+            raise Untraceable(reason, v.line)
 
 
 def _input_name(cell: Cell) -> str:

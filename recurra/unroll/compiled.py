@@ -86,7 +86,7 @@ class Compiled:
             raise Untraceable(f"the weights are {self.dtype}, and programs run in float32 and float64")
         if self.device.type == "meta":
             raise Untraceable("the weights are on the meta device and have no numbers")
-        step, sample = trace(cell, weights, self.record)
+        step, sample = trace(cell, weights, self.record, self.tapped)
         if self.tapped:
             zeros = tuple(torch.full_like(s, ZERO) for s in sample.states)
             sample = replace(sample, inputs=(*sample.inputs, *zeros))
