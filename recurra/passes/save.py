@@ -9,11 +9,11 @@ hoisted stream; Elman: none.
 import math
 from collections.abc import Iterable
 
-from recurra.passes.hoist import is_view
 from recurra.program.graph import ordered
 from recurra.program.ops import OPS
 from recurra.program.plan import Plan
 from recurra.program.values import Value
+from recurra.program.views import is_view
 
 # In multiply-adds a number: one function, and a few operations around it, are as fast as memory.
 FUNCTIONS = dict.fromkeys("sigmoid tanh exp expm1 log log1p erf softplus".split(), 4)
