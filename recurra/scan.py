@@ -15,12 +15,14 @@ from recurra.cell import (
     check_resets,
     check_sides,
     check_states,
+    drawn_weights,
     initial_states,
     one_step,
     output_width,
     reset_side,
     resetting,
     rows_like,
+    undisturbed,
 )
 
 
@@ -46,7 +48,7 @@ def scan(
     check_made(cell)
     name = cell.full_name
     check_input(name, x, cell.input_size)
-    weights = cell.call_weights() if sides is None else {}
+    weights = drawn_weights(cell) if sides is None else {}
     if len(weights):  # torch.compile takes any mapping for a true one
         found: tuple[Tensor, tuple[Tensor, ...]] = call_with(
             cell, weights, lambda: scan(cell, x, states, lengths, reverse, call_sides(cell, x), resets)
@@ -62,7 +64,8 @@ def scan(
     states = initial_states(cell, x, B) if states is None else check_states(name, cell.state_sizes, states, B)
     sides = call_sides(cell, x) if sides is None else check_sides(name, cell.side_sizes, sides, x)
     try:
-        return _loop(cell, x, states, lengths, reverse, sides)
+        with undisturbed():
+            return _loop(cell, x, states, lengths, reverse, sides)
     except RuntimeError:
         if not autocast_is_on(x):
             like = rows_like(cell)

@@ -130,7 +130,7 @@ class NormedByHand(Step):
         d = a - a.mean(-1, keepdim=True)
         first = d / torch.sqrt((d**2).mean(-1, keepdim=True) + 1e-3)
         second = d / (a.var(-1, unbiased=False, keepdim=True) + 1)
-        return torch.tanh(first + second + (d * d).sum(-1, keepdim=True))
+        return torch.tanh(first + second + 0.01 * (d * d).sum(-1, keepdim=True))
 
 
 class Minimal(Step):

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 import torch
@@ -20,6 +21,7 @@ from examples import CELLS, LAYERS, CellExample, LayerExample
 from recurra import Cell, cells, strict
 
 pytestmark = needs_machine
+Result = TypeVar("Result")
 
 SECONDS = 30  # a child that has not answered by then hangs
 LETTERS = 200  # of what it answers
@@ -30,13 +32,13 @@ def inputs(cell: Cell, T: int, B: int, seed: int) -> Tensor:
     return torch.randn(T, B, cell.input_size, generator=g)
 
 
-def step(cell: Cell, x: Tensor) -> list[Tensor]:
+def step(cell: Cell, x: Tensor, weights: list[torch.nn.Parameter] | None = None) -> list[Tensor]:
     """Outputs, last states, and gradients, on the machine."""
     x = x.clone().requires_grad_()
     with strict():
         y, last = recurra.unroll(cell, x)
     loss = y.square().sum() + sum(s.sum() for s in last)
-    found = torch.autograd.grad(loss, [x, *cell.parameters()], allow_unused=True)
+    found = torch.autograd.grad(loss, [x, *(weights or cell.parameters())], allow_unused=True)
     return [y.detach(), *(s.detach() for s in last), *(g for g in found if g is not None)]
 
 
@@ -55,28 +57,32 @@ def assert_equal(a: list[Tensor], b: list[Tensor]) -> None:
         assert torch.equal(mine, other)
 
 
+def together(count: int, work: Callable[[int], Result]) -> list[Result]:
+    """What work(k) returns in each of so many threads, which begin at once."""
+    ready = threading.Barrier(count)
+    found: dict[int, Result] = {}
+
+    def run(k: int) -> None:
+        ready.wait()
+        found[k] = work(k)
+
+    threads = [threading.Thread(target=run, args=(k,)) for k in range(count)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join(SECONDS)
+        assert not t.is_alive()
+    return [found[k] for k in range(count)]
+
+
 @pytest.mark.parametrize("example", LAYERS, ids=str)
 def test_several_threads_at_once(example: LayerExample) -> None:
     """One layer and its programs, called with several sizes at once: each thread has scratch of its own."""
     layer = example.make(5, False)
     calls = [torch.randn(6 + 5 * k, 1 + 3 * k, 5) for k in range(4)]
     serial = [layer_step(layer, x) for x in calls]
-    found: list[list[list[Tensor]]] = [[] for _ in calls]
-    ready = threading.Barrier(len(calls))
-
-    def work(k: int) -> None:
-        ready.wait()
-        for _ in range(5):
-            found[k].append(layer_step(layer, calls[k]))
-
-    threads = [threading.Thread(target=work, args=(k,)) for k in range(len(calls))]
-    for t in threads:
-        t.start()
-    for t in threads:
-        t.join(SECONDS)
-        assert not t.is_alive()
+    found = together(len(calls), lambda k: [layer_step(layer, calls[k]) for _ in range(5)])
     for results, expected in zip(found, serial, strict=True):
-        assert len(results) == 5
         for result in results:
             assert_equal(result, expected)
 
@@ -85,39 +91,28 @@ def test_several_threads_at_once(example: LayerExample) -> None:
 def test_every_cell_in_several_threads_at_once(example: CellExample) -> None:
     cell = example.make(5, 19)
     calls = [inputs(cell, 4 + 3 * k, 1 + 4 * k, k) for k in range(3)]
+    weights = list(cell.parameters())  # once, as an optimiser has them: while others stand in, parameters() are those
     serial = [step(cell, x) for x in calls]
-    found: list[list[Tensor]] = [[] for _ in calls]
-    ready = threading.Barrier(len(calls))
+    found = together(len(calls), lambda k: [step(cell, calls[k], weights) for _ in range(3)])
+    for results, expected in zip(found, serial, strict=True):
+        for result in results:
+            assert_equal(result, expected)
 
-    def work(k: int) -> None:
-        ready.wait()
-        for _ in range(3):
-            found[k] = step(cell, calls[k])
 
-    threads = [threading.Thread(target=work, args=(k,)) for k in range(len(calls))]
-    for t in threads:
-        t.start()
-    for t in threads:
-        t.join(SECONDS)
-        assert not t.is_alive()
-    for result, expected in zip(found, serial, strict=True):
-        assert_equal(result, expected)
+def test_layers_of_one_size_in_several_threads_on_the_plain_loop() -> None:
+    """They share the cell whose equation they are, and each has its own weights."""
+    layers = [recurra.LSTM(8, 16).bfloat16().requires_grad_(False) for _ in range(2)]
+    x = torch.randn(20, 4, 8).bfloat16()
+    expected = [layer(x)[0] for layer in layers]
+    found = together(2, lambda k: [layers[k](x)[0] for _ in range(50)])
+    for k, results in enumerate(found):
+        assert_equal(results, 50 * [expected[k]])
 
 
 def test_a_new_cell_met_by_several_threads_at_once() -> None:
-    cell, ready, found = cells.GRU(3, 9), threading.Barrier(4), []
+    cell = cells.GRU(3, 9)
     x = inputs(cell, 4, 2, 0)
-
-    def work() -> None:
-        ready.wait()
-        found.append(step(cell, x))
-
-    threads = [threading.Thread(target=work) for _ in range(4)]
-    for t in threads:
-        t.start()
-    for t in threads:
-        t.join(SECONDS)
-    assert len(found) == 4
+    found = together(4, lambda k: step(cell, x))
     for result in found:
         assert_equal(result, step(cell, x))
 

@@ -15,12 +15,15 @@ from recurra.cell.base import (
     call_sides,
     call_with,
     check_made,
+    drawn_weights,
     initial_states,
     one_step,
     output_width,
+    places_lock,
     rows_like,
     telling_batches,
     trial_step,
+    undisturbed,
 )
 from recurra.cell.frames import has_lines, has_variables, machinery, wrapping
 from recurra.cell.gradients import Tapping
@@ -45,6 +48,7 @@ __all__ = [
     "check_sides",
     "check_states",
     "check_tensor",
+    "drawn_weights",
     "has_lines",
     "has_variables",
     "initial_states",
@@ -52,6 +56,7 @@ __all__ = [
     "machinery",
     "one_step",
     "output_width",
+    "places_lock",
     "recordable",
     "reset_side",
     "resetting",
@@ -59,5 +64,6 @@ __all__ = [
     "split",
     "telling_batches",
     "trial_step",
+    "undisturbed",
     "wrapping",
 ]

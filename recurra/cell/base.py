@@ -1,5 +1,7 @@
 """Cell: the equation of one step, with its weights and the names and widths of its states."""
 
+import os
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from itertools import count
@@ -13,6 +15,10 @@ from recurra.cell.arguments import check_sides, check_states
 from recurra.cell.steps import split, state_names, state_sizes
 from recurra.errors import CellError, InputError
 
+# Held where weights stand in the places of a cell's own, and where its own are read: functional_call writes into the
+# module, which other threads may use. (Layers of torch.nn's kinds share their cells.)
+places_lock = threading.RLock()
+os.register_at_fork(before=places_lock.acquire, after_in_parent=places_lock.release, after_in_child=places_lock.release)
 _NO_SIDES: Mapping[str, int] = MappingProxyType({})
 _NO_WEIGHTS: Mapping[str, Tensor] = MappingProxyType({})
 
@@ -145,9 +151,23 @@ class _Calling(torch.nn.Module):
 
 
 def call_with(cell: Cell, weights: Mapping[str, Tensor], function: Any) -> Any:
-    """`function()` with the weights in the places of the cell's own."""
+    """`function()` with the weights in the places of the cell's own; of several threads one at a time."""
     named = {f"cell.{name}": w for name, w in weights.items()}
-    return torch.func.functional_call(_Calling(cell), named, (function,))
+    with undisturbed():
+        return torch.func.functional_call(_Calling(cell), named, (function,)) if named else function()
+
+
+def undisturbed() -> AbstractContextManager[Any]:
+    """A cell has its own weights, or those that this thread has put in their places, as long as this lasts."""
+    return nullcontext() if torch.compiler.is_compiling() else places_lock
+
+
+def drawn_weights(cell: Cell, weights: Mapping[str, Tensor] = _NO_WEIGHTS) -> Mapping[str, Tensor]:
+    """What `cell.call_weights()` makes of the weights, and of the cell's own where there are none."""
+    if getattr(type(cell), "call_weights", Cell.call_weights) is Cell.call_weights:  # what is no cell is refused later
+        return _NO_WEIGHTS
+    drawn: Mapping[str, Tensor] = call_with(cell, weights, cell.call_weights)
+    return drawn
 
 
 def trial_step(

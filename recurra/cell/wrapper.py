@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from recurra.cell.base import Cell, call_sides, call_with, check_made, one_step
+from recurra.cell.base import Cell, call_sides, call_with, check_made, drawn_weights, one_step
 from recurra.errors import InputError
 
 States = tuple[Tensor, ...]
@@ -68,7 +68,7 @@ class Wrapper(Cell, named_by_step=False):
         if len(rows) != len(self.state_sizes):
             return self.step(x, *rows)
         sides = call_sides(self, x.unsqueeze(0))
-        return call_with(self, self.call_weights(), lambda: self.step(x, *(s[0] for s in sides), *rows))
+        return call_with(self, drawn_weights(self), lambda: self.step(x, *(s[0] for s in sides), *rows))
 
     def initial(self, batch: int) -> Tensor | States:
         """The inner cell's."""

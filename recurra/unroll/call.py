@@ -19,6 +19,7 @@ from recurra.cell import (
     check_sides,
     check_states,
     check_tensor,
+    drawn_weights,
     initial_states,
     reset_side,
     resetting,
@@ -68,9 +69,7 @@ class Call(NamedTuple):  # made in a third of the time of a frozen dataclass
 
     def first_states(self, batch: int) -> States:
         """The states that the cell starts from; gradients flow into what `initial` is made of."""
-        if self.weights is None:
-            return initial_states(self.cell, self.x, batch)
-        states: States = call_with(self.cell, self.weights, lambda: initial_states(self.cell, self.x, batch))
+        states: States = call_with(self.cell, self.weights or {}, lambda: initial_states(self.cell, self.x, batch))
         return states
 
 
@@ -103,10 +102,7 @@ def _resetting(call: Call, side: Tensor) -> Call:
 def drawn(call: Call) -> Call:
     """The call with the weights that a wrapper draws for it in the place of the cell's own."""
     cell, weights = call.cell, call.weights
-    # what is no cell is refused later
-    if call.sides is not None or getattr(type(cell), "call_weights", Cell.call_weights) is Cell.call_weights:
-        return call
-    own = cell.call_weights() if weights is None else call_with(cell, weights, cell.call_weights)
+    own = drawn_weights(cell, weights or {}) if call.sides is None else {}
     return call._replace(weights={**(weights or {}), **own}) if own else call
 
 

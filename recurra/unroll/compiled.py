@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from recurra.cell import Cell, check_made
+from recurra.cell import Cell, check_made, places_lock
 from recurra.errors import InputError
 from recurra.machine import native, plain
 from recurra.machine.native import NativeExecutor
@@ -233,14 +233,15 @@ def find(
     record: variables of the step that the plan is to show beside its output. tapped: see `Compiled`.
     """
     known = _special if record or tapped else _known
-    entries = known.get(id(cell))
-    if entries is not None:
-        first = entries[0]
-        if first.cell() is cell and first.record == record and first.tapped == tapped:
-            tensors = first.weights_if_it_holds(weights)
-            if tensors is not None:
-                return first, tensors
-    return _find_slowly(cell, weights, record, tapped, known)
+    with places_lock:
+        entries = known.get(id(cell))
+        if entries is not None:
+            first = entries[0]
+            if first.cell() is cell and first.record == record and first.tapped == tapped:
+                tensors = first.weights_if_it_holds(weights)
+                if tensors is not None:
+                    return first, tensors
+        return _find_slowly(cell, weights, record, tapped, known)
 
 
 def _find_slowly(
