@@ -32,9 +32,22 @@ def message(error: type[Exception], call: object) -> str:
 
 
 def test_a_class_without_step() -> None:
-    assert message(CellError, lambda: type("NoStep", (Cell,), {})) == (
+    assert message(CellError, lambda: type("NoStep", (Cell,), {})(2, 3)) == (
         "NoStep has no method step. A cell defines step(self, x, h, ...) and returns its next states."
     )
+
+
+def test_a_class_without_step_is_a_base_for_those_that_have_one() -> None:
+    class Base(Cell):
+        def __init__(self, input_size: int, hidden_size: int) -> None:
+            super().__init__(input_size, hidden_size)
+            self.w = torch.nn.Linear(input_size, hidden_size)
+
+    class Made(Base):
+        def step(self, x, h, c):
+            return self.w(x) + h, c
+
+    assert Made(2, 3).state_names == ("h", "c") and Made(2, 3).state_sizes == {"h": 3, "c": 3}
 
 
 def test_a_step_without_states() -> None:

@@ -299,6 +299,7 @@ def test_gradients_flow_through_what_is_recorded() -> None:
     ("make", "names", "message"),
     [
         (lambda: recurra.LSTM(3, 4), ("q",), r"LSTM has nothing called 'q' to record\. It has .*i, f, g, o.*\."),
+        (lambda: recurra.LSTM(3, 4), (3,), r"record was given 3\. Name variables of the step, as in record"),
         (lambda: recurra.LSTM(3, 4), (), r"record was given no name\. Name variables of the step, as in record"),
         (
             lambda: recurra.Bidirectional(recurra.Recurrent(cells.LSTM(3, 4))),

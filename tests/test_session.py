@@ -75,10 +75,11 @@ def test_every_cell_streams(example: CellExample) -> None:
 def test_deep_layers_stream_without_dropout() -> None:
     layer = recurra.LSTM(D, 5, 3, dropout=0.5)
     x = torch.randn(T, B, D)
+    with pytest.raises(InputError, match=r"LSTM is in training mode with dropout=0\.5.*Call layer\.eval\(\) first\."):
+        Session(layer).step(x[0])
+    layer.eval()
     session = Session(layer)
     got = steps(session, x)
-    assert layer.training
-    layer.eval()
     with torch.no_grad():
         y, (h, c) = layer(x)
     assert_equal(got, y)

@@ -132,7 +132,26 @@ def swap_parameter(cell: Changeable) -> None:
     cell.w.weight = nn.Parameter(torch.randn(4, 3, dtype=torch.double))
 
 
+class Halved(nn.Linear):
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input) * 0.5
+
+
+class Doubled(Changeable):
+    def step(self, x: Tensor, h: Tensor) -> Tensor:
+        return 2 * super().step(x, h)
+
+
+def change_class_of_submodule(cell: Changeable) -> None:
+    cell.u.__class__ = Halved
+
+
+def change_class(cell: Changeable) -> None:
+    cell.__class__ = Doubled
+
+
 CHANGES = [
+    change_class_of_submodule, change_class,
     set_alpha, set_on_the_class, set_in_list, set_in_nested_dict, set_in_object, set_behind_setattr, set_function,
     add_parameter, take_bias_away,
     set_training_of_submodule, replace_submodule, replace_module, change_a_hidden_setting, new_weights_of_another_kind,

@@ -2,9 +2,14 @@
 
 import array
 import collections
+import contextvars
+import ctypes
 import functools
+import importlib
 import os
 import random
+import sys
+import threading
 import types
 from collections.abc import Callable
 
@@ -203,6 +208,48 @@ class AsksForThreads(Cell):
         return x + h / torch.get_num_threads()
 
 
+class AsksForDeterminism(Cell):
+    def step(self, x: Tensor, h: Tensor) -> Tensor:
+        return x + h * (2.0 if torch.are_deterministic_algorithms_enabled() else 1.0)
+
+
+CONTEXT = contextvars.ContextVar("CONTEXT", default=1.0)
+LOCAL = threading.local()
+LOCAL.gain = 1.0
+C = ctypes.c_double(1.0)
+
+
+class ReadsAContext(Cell):
+    def step(self, x: Tensor, h: Tensor) -> Tensor:
+        return x + h * CONTEXT.get()
+
+
+class ReadsItsThread(Cell):
+    def step(self, x: Tensor, h: Tensor) -> Tensor:
+        return x + h * LOCAL.gain
+
+
+class ReadsC(Cell):
+    def step(self, x: Tensor, h: Tensor) -> Tensor:
+        return x + h * C.value
+
+
+class ReadsAFile(Cell):
+    def step(self, x: Tensor, h: Tensor) -> Tensor:
+        with open(os.devnull) as file:
+            return x + h * (1.0 + len(file.read()))
+
+
+class LooksUpAModule(Cell):
+    def step(self, x: Tensor, h: Tensor) -> Tensor:
+        return x + h * sys.modules["math"].e
+
+
+class ImportsByName(Cell):
+    def step(self, x: Tensor, h: Tensor) -> Tensor:
+        return x + h * importlib.import_module("math").e
+
+
 class ReadsTheEnvironment(Cell):
     def step(self, x: Tensor, h: Tensor) -> Tensor:
         return x + h * float(os.environ.get("GAIN", "1"))
@@ -240,12 +287,39 @@ class WritesItsState(Cell):
         return x + h.mul_(0.5)
 
 
+def passed_on(step: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    @functools.wraps(step)
+    def passing(*arguments: Tensor) -> Tensor:
+        return step(*arguments)
+
+    return passing
+
+
+class Decorated(Cell):
+    @passed_on
+    def step(self, x: Tensor, h: Tensor) -> Tensor:
+        return torch.tanh(x + h)
+
+
+@pytest.mark.usefixtures("strict")
+def test_a_decorated_step_is_traced() -> None:
+    x = torch.randn(2, 2, 3)
+    torch.testing.assert_close(unroll(Decorated(3, 3), x)[0], scan(Decorated(3, 3), x)[0])
+
+
 @pytest.mark.parametrize(
     ("kind", "line"),
     [
         (AsksForGradients, "is_grad_enabled() else"),
         (AsksForDtype, "torch.get_default_dtype()"),
         (AsksForThreads, "torch.get_num_threads()"),
+        (AsksForDeterminism, "torch.are_deterministic_algorithms_enabled()"),
+        (ReadsAContext, "CONTEXT.get()"),
+        (ReadsItsThread, "LOCAL.gain"),
+        (ReadsC, "C.value"),
+        (ReadsAFile, "open(os.devnull)"),
+        (LooksUpAModule, 'sys.modules["math"]'),
+        (ImportsByName, 'importlib.import_module("math")'),
         (ReadsTheEnvironment, "os.environ.get"),
         (ReadsMadeUpNames, "globals()"),
         (Imports, "from steps import Step"),

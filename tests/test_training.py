@@ -197,6 +197,7 @@ def test_the_default_is_silent_where_there_is_no_terminal(
 
 @pytest.mark.parametrize("at", [1, 5, 8])
 def test_ctrl_c_saves_and_says_how_to_resume(text: Path, tmp_path: Path, at: int) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job begins with none
     recurra.train(text, out=tmp_path / "whole", **TINY)
     stop = Recorder(at, lambda run: signal.raise_signal(signal.SIGINT))
     with pytest.raises(KeyboardInterrupt, match=f"Interrupted at step {at} of 12; `recurra resume .*` goes on"):

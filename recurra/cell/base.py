@@ -50,11 +50,13 @@ class Cell(torch.nn.Module):
 
     def __init_subclass__(cls, named_by_step: bool = True, **options: Any) -> None:
         super().__init_subclass__(**options)
-        if named_by_step:  # a wrapper has the states of the cell inside
+        if named_by_step and hasattr(cls, "step"):  # a wrapper has the states of the cell inside, a base class none yet
             cls.state_names = state_names(cls)
 
     def __init__(self, input_size: int, hidden_size: int, **widths: int) -> None:
         super().__init__()
+        if not hasattr(self, "state_names"):
+            state_names(type(self))  # says that there is no step
         self.input_size = input_size
         self.hidden_size = hidden_size
         self._wrappers: dict[type, Cell] = {}

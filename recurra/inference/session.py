@@ -2,7 +2,6 @@
 
 import copy
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -244,22 +243,19 @@ def _visits_of(layer: nn.Module, batch: int) -> list[Visit]:
     weight = rows_like(layer)
     shape = (batch, 1) if getattr(leaf, "batch_first", False) else (1, batch)
     x = weight.new_zeros(*shape, leaf.cell.input_size if isinstance(leaf, Recurrent) else leaf.input_size)
-    with _without_dropout(layer), torch.no_grad(), torch.random.fork_rng(devices=[]), visits() as seen:
+    _check_dropout(layer)
+    with torch.no_grad(), torch.random.fork_rng(devices=[]), visits() as seen:
         layer(x)
     return seen
 
 
-@contextmanager
-def _without_dropout(layer: nn.Module) -> Iterator[None]:
-    """Dropout between the layers of RNN, LSTM and GRU is off; cells stay in the mode they are in."""
-    changed = [m for m in layer.modules() if isinstance(m, nn.RNNBase) and m.training]
-    try:
-        for m in changed:
-            m.training = False
-        yield
-    finally:
-        for m in changed:
-            m.training = True
+def _check_dropout(layer: nn.Module) -> None:
+    for m in layer.modules():
+        if isinstance(m, nn.RNNBase) and m.training and m.dropout and m.num_layers > 1:
+            raise InputError(
+                f"{type(m).__name__} is in training mode with dropout={m.dropout}, which is drawn for whole "
+                "sequences, and a session has single steps. Call layer.eval() first."
+            )
 
 
 def _first_leaf(layer: nn.Module) -> Any:

@@ -87,6 +87,9 @@ def recording(module: nn.Module, names: Sequence[str]) -> AbstractContextManager
     """Inside, each call of the layers below `module` in this thread fills the record anew."""
     if not names:
         raise InputError('record was given no name. Name variables of the step, as in record("i", "f").')
+    for name in names:
+        if not isinstance(name, str):
+            raise InputError(f'record was given {name!r}. Name variables of the step, as in record("i", "f").')
     return _record(_Wishes(module, names))
 
 

@@ -10,6 +10,7 @@ from functools import partial
 from itertools import chain
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any
+from weakref import ref
 
 import numpy as np
 import torch
@@ -54,7 +55,7 @@ def frozen(value: Any, around: frozenset[int] = frozenset()) -> Any:
         return "method", id(value.__func__), frozen(value.__self__, around)
     if isinstance(value, partial):
         return "partial", *(frozen(v, around) for v in (value.func, value.args, value.keywords))
-    return "object", id(value), frozen(contents(value), around)
+    return "object", id(value), type(value), frozen(contents(value), around)
 
 
 def _only_itself(value: Any) -> bool:
@@ -82,6 +83,7 @@ class Fingerprint:
     __slots__ = (
         "_attributes",
         "_children",
+        "_classes",
         "_closed",
         "_contents",
         "_flat",
@@ -97,6 +99,7 @@ class Fingerprint:
         """loose: of the attributes only `training` counts, for a cell that changes itself at every step."""
         modules = list(cell.modules())
         self._modes = [(m, m.training) for m in modules] if loose else None
+        self._classes = [(ref(m), m.__class__) for m in modules]
         around = Surroundings(cell)
         self._attributes = [
             (d, tuple(d.values())) for d in [*[m.__dict__ for m in modules], *[c.__dict__ for c in around.classes]]
@@ -121,6 +124,9 @@ class Fingerprint:
 
     def holds(self) -> bool:
         """Whether no attribute has changed."""
+        for module, kind in self._classes:
+            if module().__class__ is not kind:
+                return False
         if self._modes is not None:
             return all(m.training == mode for m, mode in self._modes)
         try:

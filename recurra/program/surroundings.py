@@ -7,12 +7,16 @@ installed packages) are not searched: nobody changes them while a program runs.
 
 import builtins
 import copyreg
+import ctypes
 import dis
 import functools
+import io
 import os
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from contextvars import ContextVar
 from importlib import import_module
 from types import CellType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
@@ -139,15 +143,23 @@ def _asks(value: Any, name: str) -> str | None:
     for asked, what in _ASKED:
         if any(value is a for a in asked):
             return f"{what} ({name})"
+    if isinstance(value, _ELSEWHERE):
+        return f"reads {name}, a {type(value).__name__}, whose value no trace can follow"
     home = value.__name__ if isinstance(value, ModuleType) else type(getattr(value, "__self__", None)).__module__
     return f"draws random numbers ({name})" if home == "random" or home.startswith("numpy.random") else None
 
+
+# Objects that keep their value where attributes do not show it.
+_ELSEWHERE = (ContextVar, threading.local, ctypes._SimpleCData, ctypes.Array, ctypes.Structure)
 
 _ASKED: list[tuple[tuple[Any, ...], str]] = [
     ((torch.is_grad_enabled, torch.is_inference_mode_enabled), "asks whether gradients are on"),
     ((torch.is_autocast_enabled,), "asks whether autocast is on"),
     ((torch.get_default_dtype,), "asks for the default dtype"),
     ((torch.get_num_threads,), "asks for the number of threads"),
+    ((torch.are_deterministic_algorithms_enabled,), "asks whether algorithms are deterministic"),
+    ((sys.modules,), "looks up a module as it runs"),
+    ((open, io.open), "reads a file"),
     ((os.environ, os.getenv), "reads the environment"),
     ((globals, locals, vars, eval, exec), "reads variables by names that are made as it runs"),
     ((__import__, import_module), "imports a module as it runs"),

@@ -7,6 +7,7 @@ import sympy (a second), and numbers can be checked. A step is traced with two b
 
 import contextlib
 import copy
+import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -172,7 +173,8 @@ def _refuse_doubles(recorder: Recorder, nexts: Mapping[str, Tensor], out: Sequen
 
 def _input_name(cell: Cell) -> str:
     """What the user's step calls its input."""
-    return type(innermost(cell)).step.__code__.co_varnames[1]
+    code = inspect.unwrap(type(innermost(cell)).step).__code__
+    return code.co_varnames[1] if code.co_argcount > 1 else "x"
 
 
 def _moves(v: Value) -> bool:
