@@ -9,24 +9,13 @@ from recurra.machine.blocks import Block, empty
 from recurra.machine.encode import PartEncoder, State
 from recurra.machine.forward import ForwardProgram, reads
 from recurra.machine.operands import NOTHING, Memory, Operand, Place
-from recurra.machine.program import TRANSIENT, NativeProgram
+from recurra.machine.program import TRANSIENT, NativeProgram, Prepared
 from recurra.program.layout import Layout
 from recurra.program.plan import Backward
 from recurra.program.values import Value
 from recurra.program.views import copied, source, uncut
 
-
-class Saved:
-    """What a forward call keeps for its backward beside its input and output: one block of rows."""
-
-    def __init__(self, block: Block | None) -> None:
-        self._block = block
-
-    @property
-    def block(self) -> Block:
-        """The rows that were kept."""
-        assert self._block is not None, "this forward call was told to keep nothing"
-        return self._block
+Gradients = tuple[list[Tensor | None], list[Tensor | None], list[Tensor]]
 
 
 def _needed(values: Sequence[Value], wanted: Sequence[Value]) -> list[Value]:
@@ -170,10 +159,10 @@ class BackwardProgram:
         yield
         stored.update(taken)
 
-    def run(
+    def prepare(
         self,
         layout: Layout,
-        saved: Saved,
+        saved: Block | None,
         inputs: Sequence[Tensor],
         statics: Sequence[Tensor],
         states: Sequence[Tensor | None],
@@ -181,9 +170,10 @@ class BackwardProgram:
         d_output: Tensor | None,
         d_last: Sequence[Tensor | None],
         need_statics: Sequence[bool],
-    ) -> tuple[list[Tensor | None], list[Tensor | None], list[Tensor]]:
-        """Gradients of the inputs, of the statics and of the first states."""
-        arrays, kept = self._blank.copy(), saved.block.pointers
+    ) -> Prepared[Gradients]:
+        """A call: gradients of the inputs, of the statics and of the first states."""
+        assert saved is not None, "this forward call was told to keep nothing"
+        arrays, kept = self._blank.copy(), saved.pointers
         for ours, place in self._given:
             arrays[ours] = kept[place]
         for i, given in zip(self._inputs, inputs):
@@ -208,5 +198,6 @@ class BackwardProgram:
                 # each weight has memory of its own: clipping scales gradients in place, one after the other
                 found[i] = statics[i].new_empty(statics[i].shape)
         targets = [0 if (t := found[i]) is None else t.data_ptr() for i in self._targets]
-        self.program.run(layout, arrays, statics, output.dtype, targets)
-        return d_inputs, found, d_first
+        return self.program.prepare(
+            layout, arrays, statics, output.dtype, (d_inputs, found, d_first), (block, d_output, d_last), targets
+        )

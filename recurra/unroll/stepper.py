@@ -81,7 +81,9 @@ class Stepper:
             if self.compiled.executor is None:
                 out, last = self._by_scan(x, self.states)
             else:
-                out, last, _ = self.compiled.executor.forward(self._layout, [x], self._statics, self.states, False)
+                out, last, _ = self.compiled.executor.forward(
+                    self._layout, [x], self._statics, self.states, False
+                ).run()
             y.copy_(out)
             self.set_states(tuple(last))
 
