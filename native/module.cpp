@@ -223,31 +223,16 @@ struct Addresses {
   }
 };
 
-// A call with its addresses looked up: nothing is computed before it is run. Whoever calls keeps the program, too.
-class Prepared {
- public:
-  Prepared(const Program& program, int64_t T, int64_t B, int64_t N, intptr_t offset, int threads, nb::list arrays, nb::list statics, nb::tuple strides, nb::handle targets)
-      : program(program), given(program, arrays, statics, strides, targets), call(given.call(T, B, N, offset, threads)) {}
-  Prepared(const Prepared&) = delete;
-  void run() const {
-    if (call.N > 8) {
-      nb::gil_scoped_release release;
-      machine()->run[program.kind](program.procedure, call);
-    } else {
-      machine()->run[program.kind](program.procedure, call);
-    }
-  }
-  static void run_both(const Prepared& a, const Prepared& b) {
-    if (a.program.kind != b.program.kind) throw std::invalid_argument("native calls: one of float and one of double");
+void run(const Program& program, int64_t T, int64_t B, int64_t N, intptr_t offset, int threads, nb::list arrays, nb::list statics, nb::tuple strides, nb::handle targets) {
+  Addresses given(program, arrays, statics, strides, targets);
+  Call call = given.call(T, B, N, offset, threads);
+  if (N > 8) {
     nb::gil_scoped_release release;
-    machine()->run_both[a.program.kind](a.program.procedure, a.call, b.program.procedure, b.call);
+    machine()->run[program.kind](program.procedure, call);
+  } else {
+    machine()->run[program.kind](program.procedure, call);
   }
-
- private:
-  const Program& program;
-  Addresses given;
-  Call call;
-};
+}
 
 // A program with its weights packed once and its arrays known but for one in and one out: what streaming calls.
 class Session {
@@ -291,11 +276,7 @@ NB_MODULE(_native, m) {
   m.def("poison", [](bool on) { poison_scratch = on; }, "on"_a, "Tests: fill scratch with NaN before each call.");
   m.def("apply", &apply, "is_double"_a, "code"_a, "n"_a, "a"_a, "b"_a, "c"_a, "to"_a, "One operation on n numbers at these addresses.");
   m.def("masks", &masks, "is_double"_a, "seeds"_a, "rows"_a, "width"_a, "threshold"_a, "dropped"_a, "kept"_a, "to"_a, "to (rows, width): `dropped` at random, else `kept`.");
-  nb::class_<Program>(m, "Program").def(nb::init<std::vector<int64_t>, std::vector<double>, bool>(), "code"_a, "constants"_a, "is_double"_a);
-  nb::class_<Prepared>(m, "Call")
-      .def(nb::init<const Program&, int64_t, int64_t, int64_t, intptr_t, int, nb::list, nb::list, nb::tuple, nb::handle>())
-      .def("run", &Prepared::run);
-  m.def("run_both", &Prepared::run_both, "first"_a, "second"_a, "Two calls side by side, one thread each.");
+  nb::class_<Program>(m, "Program").def(nb::init<std::vector<int64_t>, std::vector<double>, bool>(), "code"_a, "constants"_a, "is_double"_a).def("run", &run);
   nb::class_<Session>(m, "Session")
       .def(nb::init<const Program&, int64_t, nb::list, nb::list, nb::tuple, int, int>(), nb::keep_alive<1, 2>())
       .def("step", &Session::step, "x"_a, "y"_a);

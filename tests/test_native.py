@@ -144,7 +144,7 @@ def gained(
     to = [torch.full(size, math.nan, dtype=left.dtype) for size in sizes]
     N, B = len(left), (len(left) // T if T else 1)
     pointers = [a.data_ptr() for a in arrays], [], (), [t.data_ptr() for t in to]
-    library.Call(program, T or N, B, N, 0, torch.get_num_threads(), *pointers).run()
+    program.run(T or N, B, N, 0, torch.get_num_threads(), *pointers)
     return [*to, arrays[2]]
 
 
@@ -271,7 +271,7 @@ def test_a_call_with_too_few_addresses_is_refused() -> None:
     code, constants = programs_once()[0]
     program = library.Program(code, constants, False)
     with pytest.raises(ValueError, match=r"0 arrays, not \d+"):
-        library.Call(program, 1, 1, 1, 0, 1, [], [], (), ())
+        program.run(1, 1, 1, 0, 1, [], [], (), ())
 
 
 # ---- memory

@@ -20,7 +20,7 @@ from recurra.cells import Elman, LSTMProjected
 from recurra.errors import InputError
 from recurra.layers.layer import Layer, Lengths, Sequences, packed_resets
 from recurra.layers.recording import hand_out, wanted
-from recurra.unroll import Call, finish_both, unrolling, unrolling_packed
+from recurra.unroll import unroll, unroll_packed
 from recurra.unroll.notes import is_recording, leave_to_torch
 
 # One direction of one layer: the equation, and which of the module's parameters stand for those of the cell.
@@ -139,24 +139,23 @@ class DropIn(Layer, torch.nn.RNNBase):
         for layer in range(self.num_layers):
             if layer and dropout:
                 x = _drop(x, dropout, key, layer)
-            calls, shown = [], []
+            ys = []
             for k in range(layer * directions, (layer + 1) * directions):
                 cell, names = parts[k]
                 weights = self._weights(names)
                 states = None if before is None else before[k]
                 backward = reverse != (k % directions == 1)
                 seen = wanted(self, _part_name(k, directions))
-                call = Call(cell, x, states, lengths, backward, weights, record=seen)
-                pending = (
-                    unrolling(call, resets) if batch_sizes is None else unrolling_packed(call, batch_sizes, resets)
-                )
-                calls.append(pending)
-                shown.append((seen, _part_name(k, directions)))
-            done = [calls[0].finish()] if directions == 1 else finish_both(*calls)
-            for seen, part in shown:
-                hand_out(self, seen, laid_out, part)
-            last += [after for _, after in done]
-            x = done[0][0] if directions == 1 else torch.cat([y for y, _ in done], -1)
+                if batch_sizes is None:
+                    y, after = unroll(cell, x, states, lengths, backward, weights, resets=resets, record=seen)
+                else:
+                    y, after = unroll_packed(
+                        cell, x, batch_sizes, states, backward, weights, resets=resets, record=seen
+                    )
+                hand_out(self, seen, laid_out, _part_name(k, directions))
+                ys.append(y)
+                last.append(after)
+            x = ys[0] if directions == 1 else torch.cat(ys, -1)
         return x, last
 
     def _own_parts(self) -> tuple[Part, ...]:

@@ -10,7 +10,7 @@ from recurra.cell import Cell, check_input, check_lengths, check_made, check_res
 from recurra.errors import InputError
 from recurra.layers.layer import Layer, Lengths, Sequences, packed_resets
 from recurra.layers.recording import hand_out, wanted
-from recurra.unroll import Call, Pending, unrolling, unrolling_packed
+from recurra.unroll import unroll, unroll_packed
 
 States = tuple[Tensor, ...] | None
 
@@ -43,12 +43,6 @@ class Recurrent(Layer):
         reverse: bool = False,
         resets: Tensor | None = None,
     ) -> Any:
-        return self.pending(x, state, lengths, reverse, resets).finish()
-
-    def pending(
-        self, x: Sequences, state: Any, lengths: Lengths, reverse: bool, resets: Tensor | None
-    ) -> Pending[tuple[Any, Any]]:
-        """`forward` up to what the native machine does."""
         if isinstance(x, PackedSequence):
             return self._packed(x, state, lengths, reverse, resets)
         check_tensor(self.cell.full_name, x)
@@ -65,17 +59,13 @@ class Recurrent(Layer):
         if resets is not None:
             resets = check_resets(resets, T, B, lengths, "B, T" if self.batch_first else "T, B")
         seen = wanted(self)
-        laid_out = _exchanged if self.batch_first else _as_it_is
-
-        def answer(y: Tensor, last: tuple[Tensor, ...]) -> tuple[Tensor, Any]:
-            hand_out(self, seen, laid_out)
-            return laid_out(y), _bare(last)
-
-        return unrolling(Call(cell, x, states, lengths, reverse, record=seen), resets).then(answer)
+        y, last = unroll(cell, x, states, lengths, reverse, resets=resets, record=seen)
+        hand_out(self, seen, _exchanged if self.batch_first else _as_it_is)
+        return (y.transpose(0, 1) if self.batch_first else y), _bare(last)
 
     def _one_sequence(
         self, x: Tensor, state: Any, lengths: Any, reverse: bool, resets: Tensor | None
-    ) -> Pending[tuple[Tensor, Any]]:
+    ) -> tuple[Tensor, Any]:
         cell, name = self.cell, self.cell.full_name
         check_input(name, x, cell.input_size, "T")
         states: States = None
@@ -88,16 +78,13 @@ class Recurrent(Layer):
         if resets is not None:
             resets = check_resets(resets, x.shape[0], 1, lengths, "T")
         seen = wanted(self)
-
-        def answer(y: Tensor, last: tuple[Tensor, ...]) -> tuple[Tensor, Any]:
-            hand_out(self, seen, lambda rows: rows.squeeze(1))
-            return y.squeeze(1), _bare(tuple(s.squeeze(0) for s in last))
-
-        return unrolling(Call(cell, x.unsqueeze(1), states, lengths, reverse, record=seen), resets).then(answer)
+        y, last = unroll(cell, x.unsqueeze(1), states, lengths, reverse, resets=resets, record=seen)
+        hand_out(self, seen, lambda rows: rows.squeeze(1))
+        return y.squeeze(1), _bare(tuple(s.squeeze(0) for s in last))
 
     def _packed(
         self, x: PackedSequence, state: Any, lengths: Any, reverse: bool, resets: Tensor | None
-    ) -> Pending[tuple[PackedSequence, Any]]:
+    ) -> tuple[PackedSequence, Any]:
         cell, name = self.cell, self.cell.full_name
         if lengths is not None:
             raise InputError("x is a PackedSequence and lengths are given too. It has its own: leave them out.")
@@ -110,15 +97,13 @@ class Recurrent(Layer):
         if resets is not None:
             resets = packed_resets(resets, x, self.batch_first)
         seen = wanted(self)
-
-        def answer(data: Tensor, last: tuple[Tensor, ...]) -> tuple[PackedSequence, Any]:
-            hand_out(self, seen, lambda rows: x._replace(data=rows))
-            if x.unsorted_indices is not None:
-                last = tuple(s.index_select(0, x.unsorted_indices) for s in last)
-            return x._replace(data=data), _bare(last)
-
-        call = Call(cell, x.data, states, None, reverse, record=seen)
-        return unrolling_packed(call, x.batch_sizes, resets, x.sorted_indices).then(answer)
+        data, last = unroll_packed(
+            cell, x.data, x.batch_sizes, states, reverse, resets=resets, record=seen, order=x.sorted_indices
+        )
+        hand_out(self, seen, lambda rows: x._replace(data=rows))
+        if x.unsorted_indices is not None:
+            last = tuple(s.index_select(0, x.unsorted_indices) for s in last)
+        return x._replace(data=data), _bare(last)
 
     def cells_by_part(self) -> dict[str, Cell]:
         return {"": self.cell}

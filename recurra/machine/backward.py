@@ -9,13 +9,24 @@ from recurra.machine.blocks import Block, empty
 from recurra.machine.encode import PartEncoder, State
 from recurra.machine.forward import ForwardProgram, reads
 from recurra.machine.operands import NOTHING, Memory, Operand, Place
-from recurra.machine.program import TRANSIENT, NativeProgram, Prepared
+from recurra.machine.program import TRANSIENT, NativeProgram
 from recurra.program.layout import Layout
 from recurra.program.plan import Backward
 from recurra.program.values import Value
 from recurra.program.views import copied, source, uncut
 
-Gradients = tuple[list[Tensor | None], list[Tensor | None], list[Tensor]]
+
+class Saved:
+    """What a forward call keeps for its backward beside its input and output: one block of rows."""
+
+    def __init__(self, block: Block | None) -> None:
+        self._block = block
+
+    @property
+    def block(self) -> Block:
+        """The rows that were kept."""
+        assert self._block is not None, "this forward call was told to keep nothing"
+        return self._block
 
 
 def _needed(values: Sequence[Value], wanted: Sequence[Value]) -> list[Value]:
@@ -159,10 +170,10 @@ class BackwardProgram:
         yield
         stored.update(taken)
 
-    def prepare(
+    def run(
         self,
         layout: Layout,
-        saved: Block | None,
+        saved: Saved,
         inputs: Sequence[Tensor],
         statics: Sequence[Tensor],
         states: Sequence[Tensor | None],
@@ -170,10 +181,9 @@ class BackwardProgram:
         d_output: Tensor | None,
         d_last: Sequence[Tensor | None],
         need_statics: Sequence[bool],
-    ) -> Prepared[Gradients]:
-        """A call: gradients of the inputs, of the statics and of the first states."""
-        assert saved is not None, "this forward call was told to keep nothing"
-        arrays, kept = self._blank.copy(), saved.pointers
+    ) -> tuple[list[Tensor | None], list[Tensor | None], list[Tensor]]:
+        """Gradients of the inputs, of the statics and of the first states."""
+        arrays, kept = self._blank.copy(), saved.block.pointers
         for ours, place in self._given:
             arrays[ours] = kept[place]
         for i, given in zip(self._inputs, inputs):
@@ -198,6 +208,5 @@ class BackwardProgram:
                 # each weight has memory of its own: clipping scales gradients in place, one after the other
                 found[i] = statics[i].new_empty(statics[i].shape)
         targets = [0 if (t := found[i]) is None else t.data_ptr() for i in self._targets]
-        return self.program.prepare(
-            layout, arrays, statics, output.dtype, (d_inputs, found, d_first), (block, d_output, d_last), targets
-        )
+        self.program.run(layout, arrays, statics, output.dtype, targets)
+        return d_inputs, found, d_first

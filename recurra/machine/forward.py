@@ -7,7 +7,7 @@ from torch import Tensor
 from recurra.machine.blocks import Block, empty
 from recurra.machine.encode import PartEncoder, State
 from recurra.machine.operands import Memory
-from recurra.machine.program import TRANSIENT, NativeProgram, Prepared
+from recurra.machine.program import TRANSIENT, NativeProgram
 from recurra.program.layout import Layout
 from recurra.program.plan import Backward, Plan
 from recurra.program.values import Value
@@ -113,15 +113,15 @@ class ForwardProgram:
             blank[i] = TRANSIENT
         return blank
 
-    def prepare(
+    def run(
         self,
         layout: Layout,
         inputs: Sequence[Tensor],
         statics: Sequence[Tensor],
         states: Sequence[Tensor | None],
         keep: bool,
-    ) -> Prepared[tuple[Tensor, list[Tensor], Block | None]]:
-        """A call: output (one row for each of x's), last states, and the lasting arrays if they are to be kept."""
+    ) -> tuple[Tensor, list[Tensor], Block | None]:
+        """Output (one row for each of x's), last states, and the lasting arrays if they are to be kept."""
         arrays = self._blank[keep].copy()
         x = inputs[0]
         for i, rows in zip(self.inputs, inputs):
@@ -141,4 +141,5 @@ class ForwardProgram:
                 arrays[i] = address
             for i, under in self.over:
                 arrays[i] = arrays[under]
-        return self.program.prepare(layout, arrays, statics, x.dtype, (output, last, block))
+        self.program.run(layout, arrays, statics, x.dtype)
+        return output, last, block

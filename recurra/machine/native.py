@@ -1,19 +1,16 @@
 """The native machine as an executor: fp32 and fp64 on the CPU."""
 
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
 
-from recurra.machine.backward import BackwardProgram, Gradients
-from recurra.machine.blocks import Block
+from recurra.machine.backward import BackwardProgram, Saved
 from recurra.machine.forward import ForwardProgram
 from recurra.machine.operands import Unsupported
-from recurra.machine.program import Prepared, available, library, threads
+from recurra.machine.program import available, library, threads
 from recurra.program.layout import Layout
 from recurra.program.plan import Backward, Plan
-from recurra.program.values import Value
 
 Needs = tuple[bool, ...]  # for each input, whether its gradient is asked for
 
@@ -26,17 +23,12 @@ def prepare(plan: Plan, backward: Backward | None) -> "NativeExecutor":
 
 
 class NativeExecutor:
-    """Runs a plan, and its backward, as native programs.
-
-    weights_inside, weights_outside: how many numbers of weights a step of the loop reads, and a row outside of it.
-    """
+    """Runs a plan, and its backward, as native programs."""
 
     name = "native"
 
     def __init__(self, plan: Plan, backward: Backward | None) -> None:
         self.plan, self._derivative = plan, backward
-        self.weights_inside = _weights(plan.body)
-        self.weights_outside = _weights((*plan.before, *plan.after))
         self._forward = ForwardProgram(plan, backward, 1)
         self._reverse: ForwardProgram | None = None
         self._backward: dict[tuple[bool, Needs], BackwardProgram] = {}
@@ -65,18 +57,20 @@ class NativeExecutor:
         statics: Sequence[Tensor],
         states: Sequence[Tensor | None],
         keep: bool,
-    ) -> Prepared[tuple[Tensor, list[Tensor], Block | None]]:
-        """A call that gives the output, last states (B, n), and what backward needs.
+    ) -> tuple[Tensor, list[Tensor], Saved]:
+        """Output, last states (B, n), and what backward needs.
 
         inputs: those of the plan, with N rows; states (B, n), or None for zeros; all contiguous. The output has the
         first input's shape but for its width.
         """
-        return self._forward_program(layout.reverse).prepare(layout, inputs, statics, states, keep)
+        program = self._forward_program(layout.reverse)
+        output, last, block = program.run(layout, inputs, statics, states, keep)
+        return output, last, Saved(block)
 
     def backward(
         self,
         layout: Layout,
-        saved: Block | None,
+        saved: Saved,
         inputs: Sequence[Tensor],
         statics: Sequence[Tensor],
         states: Sequence[Tensor | None],
@@ -85,20 +79,14 @@ class NativeExecutor:
         d_last: Sequence[Tensor | None],
         need_inputs: Needs,
         need_statics: Sequence[bool],
-    ) -> Prepared[Gradients]:
-        """A call that gives the gradients of inputs, statics and first states; None where not asked for, or where
-        nothing depends on it."""
+    ) -> tuple[list[Tensor | None], list[Tensor | None], list[Tensor]]:
+        """Gradients of inputs, statics and first states; None where not asked for, or where nothing depends on it."""
         program = self._backward_program(layout.reverse, need_inputs)
-        return program.prepare(layout, saved, inputs, statics, states, output, d_output, d_last, need_statics)
+        return program.run(layout, saved, inputs, statics, states, output, d_output, d_last, need_statics)
 
     def session(self, batch: int, statics: Sequence[Tensor], states: Sequence[Tensor]) -> "NativeSession":
         """A handle for streaming: `states` are read and written in place."""
         return NativeSession(self._forward, batch, statics, states)
-
-
-def _weights(values: Iterable[Value]) -> int:
-    """How many numbers of matrices the products among them read for each row."""
-    return sum(math.prod(v.args[1].shape) for v in values if v.op == "mm")
 
 
 class NativeSession:

@@ -3,7 +3,7 @@
 import importlib
 import os
 from collections.abc import Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,8 +13,6 @@ from recurra.machine.operands import Memory
 from recurra.program.layout import Layout
 from recurra.program.values import Value
 
-Result = TypeVar("Result")
-Other = TypeVar("Other")
 TRANSIENT = 1  # the address of an array that is needed only while a chunk of rows goes through the stages
 
 
@@ -57,25 +55,6 @@ def threads() -> tuple[int, str]:
     return most, ""
 
 
-class Prepared(Generic[Result]):
-    """A call with all its memory, of which nothing is computed before it is run; and what it then gives back."""
-
-    __slots__ = ("_held", "_native", "_result")
-
-    def __init__(self, native: Any, result: Result, held: object) -> None:
-        self._native, self._result, self._held = native, result, held
-
-    def run(self) -> Result:
-        """The call by itself, by as many threads as PyTorch has."""
-        self._native.run()
-        return self._result
-
-    def run_beside(self, other: "Prepared[Other]") -> tuple[Result, Other]:
-        """Both calls at the same time, one thread each."""
-        library.run_both(self._native, other._native)
-        return self._result, other._result
-
-
 class NativeProgram:
     """What a call hands over: the layout, addresses of arrays, the statics of the plan in their order, and targets.
 
@@ -102,24 +81,20 @@ class NativeProgram:
             found = self._handles[dtype] = library.Program(self.code, self.constants, dtype is torch.float64)
         return found
 
-    def prepare(
+    def run(
         self,
         layout: Layout,
         arrays: list[int],
         statics: Sequence[Tensor],
         dtype: torch.dtype,
-        result: Result,
-        held: object = None,
         targets: Sequence[int] = (),
-    ) -> Prepared[Result]:
-        """One call. Inputs must live until it is run; the call keeps its result, and what is `held`."""
+    ) -> None:
+        """One call. Arrays, statics and targets must live until it returns."""
         statics, strides = self.addressable(statics)
-        handle = self.handle(dtype)
-        native = library.Call(
-            handle, layout.T, layout.B, layout.N, _offsets(layout), torch.get_num_threads(), arrays,
+        self.handle(dtype).run(
+            layout.T, layout.B, layout.N, _offsets(layout), torch.get_num_threads(), arrays,
             [s.data_ptr() for s in statics], strides, targets,
         )  # fmt: skip
-        return Prepared(native, result, (handle, statics, held))
 
     def addressable(self, statics: Sequence[Tensor]) -> tuple[Sequence[Tensor], tuple[int, ...]]:
         """The statics as the machine can read them, rows whole, and their row strides."""

@@ -41,12 +41,12 @@ class Call(NamedTuple):  # made in a third of the time of a frozen dataclass
 
     cell: Cell
     x: Tensor
-    states: States | None = None
-    lengths: Tensor | None = None
-    reverse: bool = False
-    weights: Weights | None = None
-    sides: States | None = None
-    record: Recording | None = None
+    states: States | None
+    lengths: Tensor | None
+    reverse: bool
+    weights: Weights | None
+    sides: States | None
+    record: Recording | None
 
     def find(self) -> tuple[Compiled, list[Tensor]]:
         """The trace of the cell that shows what is to be recorded, and the weights of this call."""

@@ -26,9 +26,6 @@ from recurra.unroll.notes import RECORDING, Visit, is_recording, note
 from recurra.unroll.recording import Recording
 from recurra.unroll.rows import Packing, pack
 from recurra.unroll.running import TENSORS, run, unfit
-from recurra.unroll.work import Pending
-
-Unrolled = tuple[Tensor, States]
 
 
 def unroll(
@@ -41,7 +38,7 @@ def unroll(
     sides: States | None = None,
     resets: Tensor | None = None,
     record: Recording | None = None,
-) -> Unrolled:
+) -> tuple[Tensor, States]:
     """Runs `cell` over x (T, B, D): outputs (T, B, m) and last states, as `scan` defines them, as fast as may be.
 
     weights: tensors by name that stand in for the cell's parameters and buffers, as in `torch.func.functional_call`.
@@ -51,7 +48,31 @@ def unroll(
     record: asks for variables of the step, or for gradients of its states, and is given their rows.
     Raises what `scan` raises; StrictError for a fall-back in strict mode.
     """
-    return unrolling(Call(cell, x, states, lengths, reverse, weights, sides, record), resets).finish()
+    call = Call(cell, x, states, lengths, reverse, weights, sides, record)
+    if resets is not None:
+        call = with_resets(call, resets)
+    if is_recording():
+        if not is_compiling():
+            note(Visit(call.cell, None, "scan", RECORDING, "", x.shape[0], x.shape[1], call.weights))
+        return by_scan(call)
+    call = drawn(call)
+    compiled, tensors = call.find()
+    if x.__class__ not in TENSORS:
+        check_tensor(compiled.name, x)
+    shape = x.shape
+    if len(shape) != 3 or shape[2] != compiled.input_size:
+        check_input(compiled.name, x, compiled.input_size)
+    T, B, _ = shape
+    call, reason = _ready(call, compiled, B)
+    if reason:
+        return fall_back(call, compiled, reason)
+    packing = None if call.lengths is None else pack(check_lengths(call.lengths, T, B), T, reverse, x.device)
+    if packing is not None:
+        return _sorted(call, compiled, tensors, packing)
+    y, last = run(call, compiled, tensors, compiled.layout(T, B, reverse), call.inputs())
+    if record is not None:
+        record.seen = record.seen.reshape(T, B, record.width)
+    return y.view(T, B, -1) if y.numel() else y.reshape(T, B, y.shape[-1]), last
 
 
 def unroll_packed(
@@ -65,72 +86,27 @@ def unroll_packed(
     resets: Tensor | None = None,
     record: Recording | None = None,
     order: Tensor | None = None,
-) -> Unrolled:
+) -> tuple[Tensor, States]:
     """The same over PackedSequence's layout: data (N, D) step after step; sequences and states by falling length.
 
     sides: (N, width) each. resets: (T, B), by falling length too. order: PackedSequence.sorted_indices, so that a
     sequence has the sides of its own place.
     """
     call = Call(cell, data, states, None, reverse, weights, sides, record)
-    return unrolling_packed(call, batch_sizes, resets, order).finish()
-
-
-def unrolling(call: Call, resets: Tensor | None = None) -> Pending[Unrolled]:
-    """`unroll`, up to what the native machine does, for `finish_both`."""
-    if resets is not None:
-        call = with_resets(call, resets)
-    if is_recording():
-        if not is_compiling():
-            note(Visit(call.cell, None, "scan", RECORDING, "", len(call.x), call.x.shape[1], call.weights))
-        return _over(by_scan(call))
-    call, x, reverse, record = drawn(call), call.x, call.reverse, call.record
-    compiled, tensors = call.find()
-    if x.__class__ not in TENSORS:
-        check_tensor(compiled.name, x)
-    shape = x.shape
-    if len(shape) != 3 or shape[2] != compiled.input_size:
-        check_input(compiled.name, x, compiled.input_size)
-    T, B, _ = shape
-    call, reason = _ready(call, compiled, B)
-    if reason:
-        return _over(fall_back(call, compiled, reason))
-    packing = None if call.lengths is None else pack(check_lengths(call.lengths, T, B), T, reverse, x.device)
-    if packing is not None:
-        return _sorted(call, compiled, tensors, packing)
-
-    def padded(y: Tensor, last: States) -> Unrolled:
-        if record is not None:
-            record.seen = record.seen.reshape(T, B, record.width)
-        if y.dim() == 3:  # it has x's shape where nobody wants a gradient
-            return y, last
-        return y.view(T, B, -1) if y.numel() else y.reshape(T, B, y.shape[-1]), last
-
-    return run(call, compiled, tensors, compiled.layout(T, B, reverse), call.inputs()).then(padded)
-
-
-def unrolling_packed(
-    call: Call, batch_sizes: Tensor, resets: Tensor | None = None, order: Tensor | None = None
-) -> Pending[Unrolled]:
-    """`unroll_packed`, up to what the native machine does."""
-    if call.sides is None:
+    if sides is None:
         call = with_packed_sides(drawn(call), batch_sizes, order)
     if resets is not None:
         call = with_packed_resets(call, resets, batch_sizes)
     if is_recording():
-        return _over(packed_by_scan(call, batch_sizes, by_scan))
+        return packed_by_scan(call, batch_sizes, by_scan)
     compiled, tensors = call.find()
-    check_input(compiled.name, call.x, compiled.input_size, "rows")
+    check_input(compiled.name, data, compiled.input_size, "rows")
     sizes = tuple(batch_sizes.tolist())
-    layout = Layout(len(sizes), sizes[0] if sizes else 0, sizes, call.reverse)
+    layout = Layout(len(sizes), sizes[0] if sizes else 0, sizes, reverse)
     call, reason = _ready(call, compiled, layout.B)
     if reason:
-        return _over(packed_by_scan(call, batch_sizes, lambda padded: fall_back(padded, compiled, reason)))
+        return packed_by_scan(call, batch_sizes, lambda padded: fall_back(padded, compiled, reason))
     return run(call, compiled, tensors, layout, call.inputs())
-
-
-def _over(result: Unrolled) -> Pending[Unrolled]:
-    """A call that the native machine has no part in."""
-    return Pending(None, lambda: result)
 
 
 def _ready(call: Call, compiled: Compiled, batch: int) -> tuple[Call, str]:
@@ -143,16 +119,13 @@ def _ready(call: Call, compiled: Compiled, batch: int) -> tuple[Call, str]:
     return call, reason
 
 
-def _sorted(call: Call, compiled: Compiled, tensors: list[Tensor], packing: Packing) -> Pending[Unrolled]:
+def _sorted(call: Call, compiled: Compiled, tensors: list[Tensor], packing: Packing) -> tuple[Tensor, States]:
     """The call with its rows in the order of a packing, and what it gives back in the caller's."""
     T, record = len(call.x), call.record
     inputs = tuple(packing.rows(t) for t in call.inputs())
     if call.states is not None:
         call = call._replace(states=packing.sorted(call.states))
-
-    def in_callers_order(y: Tensor, last: States) -> Unrolled:
-        if record is not None:
-            record.seen = packing.padded(record.seen, T)
-        return packing.padded(y, T), packing.unsorted(last)
-
-    return run(call, compiled, tensors, packing.layout, inputs).then(in_callers_order)
+    y, last = run(call, compiled, tensors, packing.layout, inputs)
+    if record is not None:
+        record.seen = packing.padded(record.seen, T)
+    return packing.padded(y, T), packing.unsorted(last)

@@ -11,9 +11,6 @@ import torch
 from torch import Tensor
 
 from recurra.machine import plain
-from recurra.machine.backward import Gradients
-from recurra.machine.native import NativeExecutor
-from recurra.machine.program import Prepared
 from recurra.program.layout import Layout
 from recurra.unroll.compiled import Compiled
 from recurra.unroll.notes import refuse_derivatives_in_strict
@@ -28,7 +25,9 @@ class SequenceOperation(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, compiled: Compiled | Derived, layout: Layout, ends: tuple[int, int], *given: Any) -> Any:
-        output, last, ctx.kept = forward_call(compiled.executor, layout, ends, given, True).run()
+        a, b = ends
+        assert compiled.executor is not None
+        output, last, ctx.kept = compiled.executor.forward(layout, given[:a], given[b:], given[a:b], True)
         ctx.compiled, ctx.layout, ctx.ends = compiled, layout, ends
         ctx.save_for_backward(output, *given)
         ctx.set_materialize_grads(False)
@@ -37,9 +36,9 @@ class SequenceOperation(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, d_output: Tensor | None, *d_last: Tensor | None) -> Any:
         output, *given = ctx.saved_tensors
-        if torch.is_grad_enabled() or not ctx.layout.N or is_mapped((d_output, *d_last)):
-            return None, None, None, *gradients_anew(ctx, given, output, (d_output, *d_last))
-        return None, None, None, *gradients(ctx, ctx.compiled.executor, ctx.kept, given, output, (d_output, *d_last))
+        if torch.is_grad_enabled() or not ctx.layout.N or _mapped((d_output, *d_last)):
+            return None, None, None, *_again(ctx, given, output, (d_output, *d_last))
+        return None, None, None, *_gradients(ctx, ctx.compiled.executor, ctx.kept, given, output, (d_output, *d_last))
 
 
 class RecordedOperation(torch.autograd.Function):
@@ -52,7 +51,9 @@ class RecordedOperation(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, compiled: Compiled, layout: Layout, ends: tuple[int, int], recorded: int, *given: Any) -> Any:
-        whole, last, ctx.kept = forward_call(compiled.executor, layout, ends, given, True).run()
+        a, b = ends
+        assert compiled.executor is not None
+        whole, last, ctx.kept = compiled.executor.forward(layout, given[:a], given[b:], given[a:b], True)
         width = whole.shape[1] - recorded
         output = whole[:, :width].contiguous()
         ctx.compiled, ctx.layout, ctx.ends, ctx.recorded = compiled, layout, ends, recorded
@@ -64,53 +65,36 @@ class RecordedOperation(torch.autograd.Function):
     def backward(ctx: Any, d_output: Tensor | None, d_seen: Tensor | None, *d_last: Tensor | None) -> Any:
         output, *given = ctx.saved_tensors
         head = None, None, None, None
-        if d_seen is None and not (torch.is_grad_enabled() or not ctx.layout.N or is_mapped((d_output, *d_last))):
-            return *head, *gradients(ctx, ctx.compiled.executor, ctx.kept, given, output, (d_output, *d_last))
+        if d_seen is None and not (torch.is_grad_enabled() or not ctx.layout.N or _mapped((d_output, *d_last))):
+            return *head, *_gradients(ctx, ctx.compiled.executor, ctx.kept, given, output, (d_output, *d_last))
         d_output = torch.zeros_like(output) if d_output is None else d_output
         d_seen = output.new_zeros(len(output), ctx.recorded) if d_seen is None else d_seen
         d = (torch.cat([d_output, d_seen], 1), *d_last)
-        if torch.is_grad_enabled() or not ctx.layout.N or is_mapped(d):
-            return *head, *gradients_anew(ctx, given, output, d)
-        executor = ctx.compiled.whole
-        whole, _, kept = forward_call(executor, ctx.layout, ctx.ends, given, True).run()
-        return *head, *gradients(ctx, executor, kept, given, whole, d)
+        if torch.is_grad_enabled() or not ctx.layout.N or _mapped(d):
+            return *head, *_again(ctx, given, output, d)
+        (a, b), executor = ctx.ends, ctx.compiled.whole
+        whole, _, kept = executor.forward(ctx.layout, given[:a], given[b:], given[a:b], True)
+        return *head, *_gradients(ctx, executor, kept, given, whole, d)
 
 
-def forward_call(
-    executor: NativeExecutor | None, layout: Layout, ends: tuple[int, int], given: Sequence[Any], keep: bool
-) -> Prepared[tuple[Tensor, list[Tensor], Any]]:
-    """A forward call of an executor: output, last states, and what its backward needs where that is to be kept."""
-    a, b = ends
-    assert executor is not None
-    return executor.forward(layout, given[:a], given[b:], given[a:b], keep)
-
-
-def backward_call(
-    ctx: Any, executor: Any, kept: Any, given: Sequence[Any], output: Tensor, d: Sequence[Tensor | None]
-) -> Prepared[Gradients]:
-    """A backward call of an executor."""
-    (a, b), need = ctx.ends, ctx.needs_input_grad[-len(given) :]
-    d_output, *d_last = [_dense(t) for t in d]
-    call: Prepared[Gradients] = executor.backward(
-        ctx.layout, kept, given[:a], given[b:], given[a:b], output, d_output, d_last, need[:a], need[b:]
-    )
-    return call
-
-
-def in_order(ctx: Any, given: Sequence[Any], found: Gradients) -> list[Tensor | None]:
-    """The gradients of inputs, states and statics, as they were given, of what a backward call has found."""
-    (a, b), (d_inputs, d_statics, d_states) = ctx.ends, found
-    return [*d_inputs, *[None if s is None else d for s, d in zip(given[a:b], d_states, strict=True)], *d_statics]
-
-
-def gradients(
-    ctx: Any, executor: Any, kept: Any, given: Sequence[Any], output: Tensor, d: Sequence[Tensor | None]
+def _gradients(
+    ctx: Any,
+    executor: Any,
+    kept: Any,
+    given: Sequence[Tensor | None],
+    output: Tensor,
+    d: Sequence[Tensor | None],
 ) -> list[Tensor | None]:
     """The gradients of inputs, states and statics by an executor's backward."""
-    return in_order(ctx, given, backward_call(ctx, executor, kept, given, output, d).run())
+    (a, b), need = ctx.ends, ctx.needs_input_grad[-len(given) :]
+    states, (d_output, *d_last) = given[a:b], [_dense(t) for t in d]
+    d_inputs, d_statics, d_states = executor.backward(
+        ctx.layout, kept, given[:a], given[b:], states, output, d_output, d_last, need[:a], need[b:]
+    )
+    return [*d_inputs, *[None if s is None else d for s, d in zip(states, d_states, strict=True)], *d_statics]
 
 
-def is_mapped(d: Sequence[Tensor | None]) -> bool:
+def _mapped(d: Sequence[Tensor | None]) -> bool:
     """Whether gradients come wrapped, without memory of their own: vmap, or is_grads_batched."""
     return torch._C._are_functorch_transforms_active() or not all(t is None or torch._C._has_storage(t) for t in d)
 
@@ -120,12 +104,10 @@ def _dense(d: Tensor | None) -> Tensor | None:
     return None if d is None else d.contiguous()
 
 
-def gradients_anew(
-    ctx: Any, given: Sequence[Tensor | None], output: Tensor, d: Sequence[Tensor | None]
-) -> list[Tensor | None]:
+def _again(ctx: Any, given: Sequence[Tensor | None], output: Tensor, d: Sequence[Tensor | None]) -> list[Tensor | None]:
     """The gradients from the inputs anew: on the machine, to be derived again, or in PyTorch."""
     need, second = ctx.needs_input_grad[-len(given) :], ctx.compiled.second
-    if ctx.layout.N and not is_mapped(d):
+    if ctx.layout.N and not _mapped(d):
         if not second.reason:
             found: list[Tensor | None] = second.gradients(
                 SequenceOperation.apply, ctx.layout, ctx.ends, given, output, need, d

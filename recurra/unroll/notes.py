@@ -22,10 +22,7 @@ _tracing: Callable[[], Any] = torch._C._get_tracing_state  # of torch.jit.trace
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """One pass through the door: who ran the step, and why it was not the native machine.
-
-    beside: whether the other direction of a layer ran at the same time, in a thread of its own.
-    """
+    """One pass through the door: who ran the step, and why it was not the native machine."""
 
     cell: Cell
     compiled: Compiled | None
@@ -35,7 +32,6 @@ class Visit:
     T: int
     B: int
     weights: Weights | None
-    beside: bool = False
 
 
 class _Here(threading.local):

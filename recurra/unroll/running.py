@@ -10,11 +10,11 @@ from torch.autograd import forward_ad
 from recurra.program.layout import Layout
 from recurra.unroll.call import Call, States
 from recurra.unroll.compiled import Compiled
-from recurra.unroll.function import RecordedOperation, run_in_pytorch
+from recurra.unroll.function import RecordedOperation, SequenceOperation, run_in_pytorch
 from recurra.unroll.notes import RECORDING, Visit, note, somebody_asks
-from recurra.unroll.work import Pending, Work
 
 TENSORS = (Tensor, torch.nn.Parameter)
+_apply: Callable[..., Any] = SequenceOperation.apply
 _apply_recorded: Callable[..., Any] = RecordedOperation.apply
 
 
@@ -38,9 +38,7 @@ def _foreign(compiled: Compiled, t: Tensor) -> str:
     )
 
 
-def run(
-    call: Call, compiled: Compiled, tensors: list[Tensor], layout: Layout, inputs: States
-) -> Pending[tuple[Tensor, States]]:
+def run(call: Call, compiled: Compiled, tensors: list[Tensor], layout: Layout, inputs: States) -> tuple[Tensor, States]:
     """Rows (N, m) and the last states, from inputs and first states that lie as the layout says.
 
     inputs: (N, n) each, or (T, B, n) when all sequences are as long.
@@ -50,24 +48,22 @@ def run(
     if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
         _note(call, compiled, layout, "PyTorch", "a function transform or forward mode is active")
         y, after = run_in_pytorch(compiled, layout, _rows(layout, inputs), first, statics)
-        y = y if record is None else record.split(y)
-        return Pending(None, lambda: (y, after))
-    graded = torch.is_grad_enabled() and (_differentiable(inputs) or _differentiable(statics) or _differentiable(first))
-    # without autograd nobody sees that x still has two axes more than rows: the machine reads memory
-    rows = [t.contiguous() for t in (_rows(layout, inputs) if graded else inputs)]
-    if graded and record is not None and record.names:
+        return (y if record is None else record.split(y)), after
+    if somebody_asks():
         _note(call, compiled, layout, "native machine")
-        ends = len(rows), len(rows) + len(first)
-        y, record.seen, *last = _apply_recorded(compiled, layout, ends, record.width, *rows, *first, *statics)
-        return Pending(None, lambda: (y, tuple(last)))
-    work = Work(compiled, layout, rows, first, statics, graded)
-
-    def result() -> tuple[Tensor, States]:
-        if somebody_asks():
-            _note(call, compiled, layout, "native machine", beside=work.beside)
-        return (work.y if record is None else record.split(work.y)), work.last
-
-    return Pending(work, result)
+    if torch.is_grad_enabled() and (_differentiable(inputs) or _differentiable(statics) or _differentiable(first)):
+        ends = len(inputs), len(inputs) + len(first)
+        given = [*[t.contiguous() for t in _rows(layout, inputs)], *first, *statics]
+        if record is None or not record.names:
+            y, *last = _apply(compiled, layout, ends, *given)
+            y = y if record is None else record.split(y)
+        else:
+            y, record.seen, *last = _apply_recorded(compiled, layout, ends, record.width, *given)
+        return y, tuple(last)
+    assert compiled.executor is not None
+    # the machine reads memory: that x still has two axes more than rows is all the same to it
+    y, last, _ = compiled.executor.forward(layout, [t.contiguous() for t in inputs], statics, first, False)
+    return (y if record is None else record.split(y)), tuple(last)
 
 
 def _rows(layout: Layout, inputs: States) -> list[Tensor]:
@@ -78,7 +74,5 @@ def _differentiable(tensors: Iterable[Tensor | None]) -> bool:
     return any([t is not None and t.requires_grad for t in tensors])  # noqa: C419 (a list is faster)
 
 
-def _note(
-    call: Call, compiled: Compiled, layout: Layout, executor: str, reason: str = "", beside: bool = False
-) -> None:
-    note(Visit(call.cell, compiled, executor, reason, "", layout.T, layout.B, call.weights, beside))
+def _note(call: Call, compiled: Compiled, layout: Layout, executor: str, reason: str = "") -> None:
+    note(Visit(call.cell, compiled, executor, reason, "", layout.T, layout.B, call.weights))

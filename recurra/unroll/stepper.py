@@ -81,9 +81,7 @@ class Stepper:
             if self.compiled.executor is None:
                 out, last = self._by_scan(x, self.states)
             else:
-                out, last, _ = self.compiled.executor.forward(
-                    self._layout, [x], self._statics, self.states, False
-                ).run()
+                out, last, _ = self.compiled.executor.forward(self._layout, [x], self._statics, self.states, False)
             y.copy_(out)
             self.set_states(tuple(last))
 
