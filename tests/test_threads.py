@@ -185,10 +185,10 @@ def test_a_forked_child_computes_the_same(example: LayerExample) -> None:
     assert_equal(layer_step(layer, x), expected)
 
 
-# PyTorch itself copies the sides of the others, and would wait for its threads: see docs/design.md.
 LARGE = [
-    *(e for e in CELLS if not e.make(2, 2).side_sizes),
+    *CELLS,
     CellExample("Zoneout, masks drawn", lambda D, H: recurra.Zoneout(cells.LSTM(D, H), h=0.3, c=0.5)),
+    CellExample("masks of whole calls", lambda D, H: recurra.VariationalDropout(cells.LSTM(D, H), x=0.3, h=0.5)),
 ]
 
 
@@ -211,11 +211,28 @@ def test_a_forked_child_trains_a_large_batch(example: CellExample) -> None:
         with strict():
             y, _ = recurra.unroll(cell, x)
         dx, *found = torch.autograd.grad(y, leaves, dy, allow_unused=True)
-        torch.set_num_threads(1)  # for PyTorch's own comparison
         same = torch.equal(dx, expected) and all(g is None or bool(g.isfinite().all()) for g in found)
         return "same" if same else "different"
 
     assert in_child(work) == "same"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_child_runs_what_its_parent_never_ran() -> None:
+    """Traces, packs and resets are PyTorch's own operations, some of them on many numbers."""
+    layer, x = recurra.LSTM(64, 256), torch.randn(40, 128, 64)
+    torch.set_num_threads(2)
+    x.exp()  # PyTorch's pool has threads now
+    lengths, resets = torch.arange(128) % 41, torch.arange(40 * 128).view(40, 128) % 7 == 0
+
+    def work() -> str:
+        layer(x, lengths=lengths)
+        layer(x, resets=resets)
+        layer(torch.nn.utils.rnn.pack_padded_sequence(x, 1 + lengths % 40, enforce_sorted=False))
+        return str(torch.get_num_threads())
+
+    assert in_child(work) == "1"
+    assert torch.get_num_threads() == 2
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")

@@ -47,10 +47,33 @@ def available() -> str:
     return ""
 
 
+_forked = False  # and nothing was called since
+
+
+def _in_child() -> None:
+    global _forked
+    _forked = True
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)
+
+
+def leave_the_pool() -> None:
+    """In a forked child PyTorch runs one thread from our first call on.
+
+    It has none of its parent's threads, and PyTorch's own operations on many numbers would wait for them for ever.
+    """
+    global _forked
+    if _forked:
+        _forked = False
+        torch.set_num_threads(1)
+
+
 def threads() -> tuple[int, str]:
     """The most threads that a call uses, and why it is one where PyTorch has more; "" where that needs no reason."""
     most = torch.get_num_threads()
-    if most > 1 and os.getpid() != _process:
+    if os.getpid() != _process:
         return 1, "a forked child has none of its parent's threads; one that is spawned has its own"
     return most, ""
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.compiler import is_compiling
 
 from recurra.cell import Cell, check_input, check_lengths, check_tensor
+from recurra.machine.program import leave_the_pool
 from recurra.program.layout import Layout
 from recurra.unroll.call import (
     Call,
@@ -48,6 +49,7 @@ def unroll(
     record: asks for variables of the step, or for gradients of its states, and is given their rows.
     Raises what `scan` raises; StrictError for a fall-back in strict mode.
     """
+    leave_the_pool()
     call = Call(cell, x, states, lengths, reverse, weights, sides, record)
     if resets is not None:
         call = with_resets(call, resets)
@@ -92,6 +94,7 @@ def unroll_packed(
     sides: (N, width) each. resets: (T, B), by falling length too. order: PackedSequence.sorted_indices, so that a
     sequence has the sides of its own place.
     """
+    leave_the_pool()
     call = Call(cell, data, states, None, reverse, weights, sides, record)
     if sides is None:
         call = with_packed_sides(drawn(call), batch_sizes, order)
