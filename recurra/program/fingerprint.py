@@ -82,6 +82,7 @@ class Fingerprint:
 
     __slots__ = (
         "_attributes",
+        "_cell",
         "_children",
         "_classes",
         "_closed",
@@ -99,7 +100,8 @@ class Fingerprint:
         """loose: of the attributes only `training` counts, for a cell that changes itself at every step."""
         modules = list(cell.modules())
         self._modes = [(m, m.training) for m in modules] if loose else None
-        self._classes = [(ref(m), m.__class__) for m in modules]
+        self._cell = ref(cell), cell.__class__  # whose life is not ours to prolong
+        self._classes = [(m, m.__class__) for m in modules[1:]]
         around = Surroundings(cell)
         self._attributes = [
             (d, tuple(d.values())) for d in [*[m.__dict__ for m in modules], *[c.__dict__ for c in around.classes]]
@@ -124,8 +126,11 @@ class Fingerprint:
 
     def holds(self) -> bool:
         """Whether no attribute has changed."""
-        for module, kind in self._classes:
-            if module().__class__ is not kind:
+        cell, kind = self._cell
+        if cell().__class__ is not kind:
+            return False
+        for m, kind in self._classes:
+            if m.__class__ is not kind:
                 return False
         if self._modes is not None:
             return all(m.training == mode for m, mode in self._modes)
