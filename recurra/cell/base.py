@@ -18,7 +18,10 @@ from recurra.errors import CellError, InputError
 # Held where weights stand in the places of a cell's own, and where its own are read: functional_call writes into the
 # module, which other threads may use. (Layers of torch.nn's kinds share their cells.)
 places_lock = threading.RLock()
-os.register_at_fork(before=places_lock.acquire, after_in_parent=places_lock.release, after_in_child=places_lock.release)
+if hasattr(os, "register_at_fork"):  # no child begins with a lock that nobody in it can release
+    os.register_at_fork(
+        before=places_lock.acquire, after_in_parent=places_lock.release, after_in_child=places_lock.release
+    )
 _NO_SIDES: Mapping[str, int] = MappingProxyType({})
 _NO_WEIGHTS: Mapping[str, Tensor] = MappingProxyType({})
 

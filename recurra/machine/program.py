@@ -28,7 +28,6 @@ def _load() -> tuple[Any, str]:
 
 library, _unloadable = _load()
 _SETS = {"v3": "avx2", "v4": "avx512"}  # the builds by the names that RECURRA_ISA gives them
-_process = os.getpid()  # as native/threads.h has it: a child that is forked later has another number
 
 
 def available() -> str:
@@ -47,7 +46,7 @@ def available() -> str:
     return ""
 
 
-_forked = False  # and nothing was called since
+_forked = False  # whether this process is a child of one that had loaded us
 
 
 def _in_child() -> None:
@@ -64,16 +63,14 @@ def leave_the_pool() -> None:
 
     It has none of its parent's threads, and PyTorch's own operations on many numbers would wait for them for ever.
     """
-    global _forked
-    if _forked:
-        _forked = False
+    if _forked and torch.get_num_threads() > 1:
         torch.set_num_threads(1)
 
 
 def threads() -> tuple[int, str]:
     """The most threads that a call uses, and why it is one where PyTorch has more; "" where that needs no reason."""
     most = torch.get_num_threads()
-    if os.getpid() != _process:
+    if _forked:
         return 1, "a forked child has none of its parent's threads; one that is spawned has its own"
     return most, ""
 
