@@ -187,13 +187,12 @@ class Program {
     phase.sum_count = 0;
     for (int i = 0; i < phase.instruction_count; i++) {
       Instruction& n = instructions[i];
-      n.code = next(3, 34);  // operations.h; slices and concatenations (31, 32) are no instructions
-      bool reduces = n.code == 29 || n.code == 30 || n.code == 34;
+      n.code = next(kAdd, kRowdevsq);  // slices and concatenations (31, 32) are no instructions
       if (n.code == 31 || n.code == 32) throw std::invalid_argument("native program: " + std::to_string(n.code) + " is no instruction");
-      int64_t result = reduces ? 1 : phase.width;
+      int64_t result = reduces(n.code) ? 1 : phase.width;
       n.to = operand(stage, phase.slot_count, result), n.also = operand(stage, phase.slot_count, result);
       n.a = operand(stage, phase.slot_count, phase.width), n.b = operand(stage, phase.slot_count, phase.width), n.c = operand(stage, phase.slot_count, phase.width);
-      phase.sum_count += reduces;
+      phase.sum_count += reduces(n.code);
     }
     phase.instructions = instructions;
   }

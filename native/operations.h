@@ -1,14 +1,9 @@
-// Operations of a program on tiles: rows x columns of scratch or memory. The numbers are those of recurra/program/ops.py
-// (tests/test_native.py walks every row of that table through apply()).
+// Operations of a program on tiles: rows x columns of scratch or memory.
 #pragma once
 #include "functions.h"
+#include "program.h"
 
 namespace {
-
-enum Code : int32_t {
-  kAdd = 3, kSub, kMul, kDiv, kNeg, kFma, kAbs, kMax, kMin, kRelu, kSigmoid, kTanh, kExp, kExpm1, kLog, kLog1p, kSqrt,
-  kRsqrt, kErf, kSoftplus, kDsigmoid, kDtanh, kGt, kGe, kEq, kSelect, kRowsum, kRowmax, kCopy = 33, kRowdevsq = 34,
-};
 
 // Where an operand of one tile lies: row r, vector v at at + r * row + v * vector. A number for all columns has vector = 0
 // and a number for all rows row = 0.

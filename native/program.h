@@ -4,6 +4,13 @@
 #pragma once
 #include <cstdint>
 
+// The numbers are those of recurra/program/ops.py (tests/test_native.py walks every row of that table through apply()).
+enum Code : int32_t {
+  kAdd = 3, kSub, kMul, kDiv, kNeg, kFma, kAbs, kMax, kMin, kRelu, kSigmoid, kTanh, kExp, kExpm1, kLog, kLog1p, kSqrt,
+  kRsqrt, kErf, kSoftplus, kDsigmoid, kDtanh, kGt, kGe, kEq, kSelect, kRowsum, kRowmax, kCopy = 33, kRowdevsq = 34,
+};
+static inline bool reduces(int32_t code) { return code == kRowsum || code == kRowmax || code == kRowdevsq; }
+
 enum Place : int32_t {
   kNone,
   kSlot,      // a tile of scratch: rows x columns of one tile, in the first-level cache

@@ -11,7 +11,6 @@ namespace {
 constexpr int kSumVectors = 8;
 constexpr int kPartVectors = 3;  // of a partial result: the sum, and for kRowdevsq the first value and the sum of squares
 
-INLINE bool reduces(int32_t code) { return code == kRowsum || code == kRowmax || code == kRowdevsq; }
 template <class T> constexpr int64_t block_columns = kSumVectors * lanes<T>;
 template <class T> INLINE int64_t partial_size(int64_t width) { return parts(width, block_columns<T>) * kPartVectors * lanes<T>; }
 
