@@ -99,7 +99,7 @@ class Fingerprint:
     def __init__(self, cell: nn.Module, loose: bool = False) -> None:
         """loose: of the attributes only `training` counts, for a cell that changes itself at every step."""
         modules = list(cell.modules())
-        self._modes = [(m, m.training) for m in modules] if loose else None
+        self._modes = [(m.__dict__, m.training) for m in modules] if loose else None
         self._cell = ref(cell), cell.__class__  # whose life is not ours to prolong
         self._classes = [(m, m.__class__) for m in modules[1:]]
         around = Surroundings(cell)
@@ -133,7 +133,7 @@ class Fingerprint:
             if m.__class__ is not kind:
                 return False
         if self._modes is not None:
-            return all(m.training == mode for m, mode in self._modes)
+            return all(d.get("training") == mode for d, mode in self._modes)
         try:
             for attributes, values in self._attributes:
                 if tuple(attributes.values()) != values:
@@ -143,8 +143,8 @@ class Fingerprint:
         for namespace, name, value in self._globals:
             if namespace.get(name) is not value:
                 return False
-        for cell, value in self._closed:
-            if cell.cell_contents is not value:
+        for variable, value in self._closed:
+            if variable.cell_contents is not value:
                 return False
         for value, copy in self._flat:
             if value != copy:
