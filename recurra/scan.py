@@ -5,6 +5,7 @@ from torch import Tensor
 
 from recurra.cell import (
     Cell,
+    Resets,
     autocast_is_on,
     call_sides,
     call_with,
@@ -12,6 +13,7 @@ from recurra.cell import (
     check_input,
     check_lengths,
     check_made,
+    check_made_states,
     check_resets,
     check_sides,
     check_states,
@@ -61,16 +63,25 @@ def scan(
         side = reset_side(check_resets(resets, T, B, lengths), x, reverse)
         sides = (side, *(call_sides(cell, x) if sides is None else sides))
         cell = resetting(cell)
-    states = initial_states(cell, x, B) if states is None else check_states(name, cell.state_sizes, states, B)
+    first = initial_states(cell, x, B) if states is None else check_states(name, cell.state_sizes, states, B)
     sides = call_sides(cell, x) if sides is None else check_sides(name, cell.side_sizes, sides, x)
     try:
         with undisturbed():
-            return _loop(cell, x, states, lengths, reverse, sides)
+            return _loop(cell, x, first, lengths, reverse, sides)
     except RuntimeError:
         if not autocast_is_on(x):
-            like = rows_like(cell)
-            check_dtypes(name, like.dtype, like.device, x, dict(zip(cell.state_names, states, strict=True)))
+            _check_dtypes(cell, x, states)
         raise
+
+
+def _check_dtypes(cell: Cell, x: Tensor, states: tuple[Tensor, ...] | None) -> None:
+    """Whether dtypes are why a step has failed. states: those given. Raises InputError or CellError."""
+    like, names = rows_like(cell), cell.state_names
+    given = {} if states is None else dict(zip(names, states, strict=True))
+    check_dtypes(cell.full_name, like.dtype, like.device, x, given)
+    if states is None or any(isinstance(m, Resets) for m in cell.modules()):
+        made = dict(zip(names, initial_states(cell, x, x.shape[1]), strict=True))
+        check_made_states(cell.full_name, like.dtype, like.device, made)
 
 
 def _loop(

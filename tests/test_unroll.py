@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from torch.nn.utils.rnn import pack_padded_sequence
 import recurra
 from examples import CELLS, LAYERS, CellExample, LayerExample
 from recurra import Cell, InputError, StrictError, cells, unroll
+from recurra.cell import innermost
 from recurra.scan import scan
 from recurra.unroll import describe, explain, strict, unroll_packed
 
@@ -61,6 +63,63 @@ def test_unroll_is_scan(example: CellExample, data: st.DataObject) -> None:
     states = random_states(cell, B) if data.draw(st.booleans()) else None
     with strict():
         assert_same(cell, x, states, lengths, data.draw(st.booleans()))
+
+
+def starting_in(cell: Cell, dtype: torch.dtype) -> Cell:
+    """The cell, whose `initial` gives ones of this dtype."""
+    inner = innermost(cell)
+
+    def initial(self: Cell, batch: int) -> tuple[Tensor, ...]:
+        return tuple(torch.ones(batch, n, dtype=dtype) for n in self.state_sizes.values())
+
+    kind = type(inner)
+    inner.__class__ = type(kind.__name__, (kind,), {"initial": initial}, named_by_step=False)
+    return cell
+
+
+def outcome(call: Callable[[], tuple[Tensor, tuple[Tensor, ...]]]) -> list[Tensor] | tuple[type, str]:
+    try:
+        y, last = call()
+    except recurra.RecurraError as error:
+        return type(error), str(error)
+    return [y, *last]
+
+
+@pytest.mark.parametrize("example", CELLS, ids=str)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.int64, torch.float32], ids=str)
+def test_first_states_of_another_dtype_are_what_they_are_to_scan(example: CellExample, dtype: torch.dtype) -> None:
+    """Refused in the same words, or promoted as PyTorch promotes: never taken for numbers of the weights' dtype."""
+    cell, x = starting_in(example.make(D, H), dtype).eval(), torch.randn(5, 3, D)
+    for more in ({}, {"lengths": torch.tensor([2, 0, 5])}, {"resets": torch.eye(5, 3, dtype=torch.bool)}):
+        with torch.no_grad():
+            ours, theirs = (outcome(lambda: run(cell, x, **more)) for run in (unroll, scan))  # noqa: B023
+        if isinstance(theirs, tuple):
+            assert ours == theirs and dtype is not torch.float32
+            assert f"which has the dtype {dtype}, but the weights" in theirs[1]
+            continue
+        assert isinstance(ours, list)
+        for a, b in zip(ours, theirs, strict=True):
+            torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
+
+
+def test_the_message_about_first_states_names_initial() -> None:
+    cell = starting_in(cells.GRU(D, H), torch.float64)
+    told = (
+        "initial(batch) of GRU returns h, which has the dtype torch.float64, but the weights of GRU are torch.float32. "
+        "Convert one of them: h.to(torch.float32)."
+    )
+    x, marks = torch.randn(5, 3, D), torch.eye(5, 3, dtype=torch.bool)
+    for call in (
+        lambda: scan(cell, x),
+        lambda: unroll(cell, x),
+        lambda: recurra.Recurrent(cell)(x),
+        lambda: unroll(cell, x, (torch.zeros(3, H),), resets=marks),
+        lambda: scan(cell, x, (torch.zeros(3, H),), resets=marks),
+        lambda: recurra.Session(recurra.Recurrent(cell)).step(x[0]),
+    ):
+        with pytest.raises(recurra.CellError) as caught:
+            call()
+        assert str(caught.value) == told
 
 
 @pytest.mark.parametrize("make", STEPS)

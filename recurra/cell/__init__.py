@@ -5,6 +5,7 @@ from recurra.cell.arguments import (
     check_dtypes,
     check_input,
     check_lengths,
+    check_made_states,
     check_resets,
     check_sides,
     check_states,
@@ -27,13 +28,14 @@ from recurra.cell.base import (
 )
 from recurra.cell.frames import has_lines, has_variables, machinery, wrapping
 from recurra.cell.gradients import Tapping
-from recurra.cell.resets import reset_side, resetting
+from recurra.cell.resets import Resets, reset_side, resetting
 from recurra.cell.steps import split
 from recurra.cell.variables import Showing, recordable
 from recurra.cell.wrapper import Wrapper, innermost
 
 __all__ = [
     "Cell",
+    "Resets",
     "Showing",
     "Tapping",
     "Wrapper",
@@ -44,6 +46,7 @@ __all__ = [
     "check_input",
     "check_lengths",
     "check_made",
+    "check_made_states",
     "check_resets",
     "check_sides",
     "check_states",

@@ -34,17 +34,26 @@ def autocast_is_on(x: Tensor) -> bool:
 def check_dtypes(name: str, dtype: torch.dtype, device: torch.device, x: Tensor, states: Mapping[str, Tensor]) -> None:
     """x and the states have the weights' dtype and are where they are. Raises InputError."""
     for argument, t in {"x": x, **{f"state {k}": s for k, s in states.items()}}.items():
-        variable = argument.split()[-1]
-        if t.dtype is not dtype:
-            raise InputError(
-                f"{argument} has the dtype {t.dtype}, but the weights of {name} are {dtype}. "
-                f"Convert one of them: {variable}.to({dtype})."
-            )
-        if t.device != device:
-            raise InputError(
-                f"{argument} is on {t.device}, but the weights of {name} are on {device}. "
-                f"Move one of them: {variable}.to('{device}')."
-            )
+        if told := _unlike(name, dtype, device, argument, argument.split()[-1], t):
+            raise InputError(told)
+
+
+def check_made_states(name: str, dtype: torch.dtype, device: torch.device, states: Mapping[str, Tensor]) -> None:
+    """The same of the states that `initial` makes. Raises CellError."""
+    for state, t in states.items():
+        if told := _unlike(name, dtype, device, f"initial(batch) of {name} returns {state}, which", state, t):
+            raise CellError(told)
+
+
+def _unlike(name: str, dtype: torch.dtype, device: torch.device, who: str, variable: str, t: Tensor) -> str:
+    """What a tensor has otherwise than the weights, and the remedy; "" where it has nothing."""
+    if t.dtype is not dtype:
+        remedy = f"Convert one of them: {variable}.to({dtype})."
+        return f"{who} has the dtype {t.dtype}, but the weights of {name} are {dtype}. {remedy}"
+    if t.device != device:
+        remedy = f"Move one of them: {variable}.to('{device}')."
+        return f"{who} is on {t.device}, but the weights of {name} are on {device}. {remedy}"
+    return ""
 
 
 def check_states(

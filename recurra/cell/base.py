@@ -42,7 +42,7 @@ class Cell(torch.nn.Module):
                 return h, c
 
     Every state is hidden_size wide unless given by name. States start at zero unless the class defines
-    `initial(self, batch)`, which returns them as (batch, n).
+    `initial(self, batch)`, which returns them as (batch, n), of the weights' dtype and device.
 
     Raises CellError when the class is made (no step, no state, arguments that are not plain names, reserved names), and
     at a step that returns too few states or changes a state's shape.

@@ -116,10 +116,11 @@ def _ready(call: Call, compiled: Compiled, batch: int) -> tuple[Call, str]:
     """The call with all that it needs; or why it cannot go to the machine, as far as it came."""
     if call.sides is not None or call.states is not None or compiled.side_sizes:
         call = complete(call, compiled, batch)
-    reason = compiled.reason or unfit(call, compiled)
-    if not reason and call.states is None and not compiled.zero_start:
-        call = call._replace(states=call.first_states(batch))
-    return call, reason
+    ready = call
+    if call.states is None and not (compiled.zero_start or compiled.reason):
+        ready = call._replace(states=call.first_states(batch))
+    reason = compiled.reason or unfit(ready, compiled)
+    return (call if reason else ready), reason  # scan calls `initial` itself
 
 
 def _sorted(call: Call, compiled: Compiled, tensors: list[Tensor], packing: Packing) -> tuple[Tensor, States]:

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from recurra.cell import Cell, call_with, initial_states
+from recurra.cell import Cell, call_with, check_made_states, initial_states
 from recurra.errors import InputError
 from recurra.unroll.compiled import Weights, find
 from recurra.unroll.door import unroll
@@ -64,7 +64,10 @@ class Stepper:
         with torch.no_grad():
             x = self.first_row()
             first = call_with(self.cell, self.weights, lambda: initial_states(self.cell, x, self.batch))
-            return [s.detach().to(x.dtype).clone(memory_format=torch.contiguous_format) for s in first]
+        if self.compiled.executor is not None:
+            made = dict(zip(self.cell.state_names, first, strict=True))
+            check_made_states(self.compiled.name, self.compiled.dtype, self.compiled.device, made)
+        return [s.detach().clone(memory_format=torch.contiguous_format) for s in first]
 
     def set_states(self, states: tuple[Tensor, ...]) -> None:
         """Copies states into the stepper's own."""
