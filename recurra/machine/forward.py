@@ -9,7 +9,7 @@ from recurra.machine.encode import PartEncoder, State
 from recurra.machine.operands import Memory
 from recurra.machine.program import TRANSIENT, NativeProgram
 from recurra.program.layout import Layout
-from recurra.program.plan import Backward, Plan
+from recurra.program.plan import Backward, Plan, gradients_of
 from recurra.program.values import Value
 from recurra.program.views import is_view, source
 
@@ -21,20 +21,13 @@ def reads(values: Sequence[Value], more: Iterable[Value] = ()) -> dict[Value, No
     return {v: None for v in wanted if v.is_row and v not in inside}
 
 
-def roots(backward: Backward, need_inputs: Sequence[bool] | None = None) -> list[Value]:
-    """The rows that become gradients of statics and inputs; need_inputs: which inputs count, None for all."""
-    rows = [v for _, a, b in backward.matrices for v in (a, b)] + [r for _, r in backward.vectors]
-    inputs = [*backward.d_inputs.values()]
-    return [*rows, *(d for k, d in enumerate(inputs) if d is not None and (need_inputs is None or need_inputs[k]))]
-
-
 def _read_later(plan: Plan, backward: Backward | None) -> tuple[dict[Value, None], list[Value], list[Value]]:
     """All rows that a backward reads, where previous states are next ones a step earlier; those next states; and the
     previous states that it reads where there is no loop."""
     if backward is None:
         return {}, [], []
     parts = (*backward.after, *backward.body, *backward.before)
-    later = reads(parts, roots(backward))
+    later = reads(parts, gradients_of(backward))
     states = tuple(plan.states.values())
     history = [n for s, n in zip(states, plan.nexts, strict=True) if s in later or n in later]
     outside = reads((*backward.after, *backward.before))

@@ -30,11 +30,11 @@ class Cotangents:
         self.g = g
         self._pieces: dict[Value, list[tuple[int, int, Value]]] = defaultdict(list)
 
-    def add(self, v: Value, d: Value, lo: int = 0) -> None:
-        """d flows back to v[lo : lo + width of d]; a d 1 wide stands for all of v."""
+    def add(self, v: Value, d: Value) -> None:
+        """d flows back to v; a d 1 wide stands for all of v."""
         if v.width == 1 < d.width:
             d = row_sum(self.g, d)
-        self._pieces[v].append((lo, lo + v.width, d))
+        self._pieces[v].append((0, v.width, d))
 
     def add_slice(self, v: Value, d: Value) -> None:
         """d flows back to the slice v."""
@@ -50,7 +50,7 @@ class Cotangents:
         if len(segments) == 1:
             return segments[0]
         widths = [hi - lo for lo, hi in pairwise(cuts)]
-        return self.g("cat", *[wide(self.g, s, n) for s, n in zip(segments, widths, strict=True)])
+        return self.g("cat", *[self.g("broadcast", s, n) for s, n in zip(segments, widths, strict=True)])
 
     def _segment(self, lo: int, hi: int, pieces: Iterable[tuple[int, int, Value]]) -> Value:
         total: Value | None = None
@@ -72,11 +72,6 @@ def row_sum(g: Graph, d: Value) -> Value:
     return g("rowsum", d)
 
 
-def wide(g: Graph, d: Value, width: int) -> Value:
-    """d as a row of that width."""
-    return d if d.width == width and d.is_row else g("broadcast", d, width)
-
-
 def derive(plan: Plan) -> Derivative:
     """What the cotangents of the output and of the next states become at inputs, previous states and weights."""
     forward = ordered([*plan.nexts, plan.output])
@@ -95,9 +90,13 @@ def derive(plan: Plan) -> Derivative:
             _step_back(g, flow, v, matrices, vectors)
     totals = [flow.total(s) for s in plan.states.values()]
     d_states = tuple(
-        None if d is None else wide(g, d, s.width) for d, s in zip(totals, plan.states.values(), strict=True)
+        None if d is None else g("broadcast", d, s.width) for d, s in zip(totals, plan.states.values(), strict=True)
     )
-    d_inputs = {k: None if (d_x := flow.total(x)) is None else wide(g, d_x, x.width) for k, x in plan.inputs.items()}
+    totals = [flow.total(x) for x in plan.inputs.values()]
+    d_inputs = {
+        k: None if d is None else g("broadcast", d, x.width)
+        for d, (k, x) in zip(totals, plan.inputs.items(), strict=True)
+    }
     return Derivative(d_output, d_nexts, d_states, d_inputs, tuple(matrices), tuple(vectors))
 
 
@@ -112,10 +111,10 @@ def _step_back(
     if d is None:
         return
     if v.op == "slice":
-        flow.add_slice(v, wide(g, d, v.width))
+        flow.add_slice(v, g("broadcast", d, v.width))
         return
     if OPS[v.op].kind == "product":
-        d = wide(g, d, v.width)
+        d = g("broadcast", d, v.width)
         a, W = v.args
         matrices.append((W, d, a) if v.op == "mm" else (W, a, d))
     for a, da in zip(v.args, OPS[v.op].derivative(g, v, d, *v.args), strict=True):
@@ -123,6 +122,6 @@ def _step_back(
             continue
         if a.op != "static":
             flow.add(a, da)
-        elif OPS[v.op].kind != "product":
+        else:
             da = g("rowsum", da) if a.width == 1 < da.width else da
-            vectors.append((a, wide(g, da, a.width)))
+            vectors.append((a, g("broadcast", da, a.width)))

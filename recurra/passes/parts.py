@@ -8,15 +8,9 @@ from recurra.program.values import Value
 
 def listing(roots: Iterable[Value], mine: Callable[[Value], bool]) -> tuple[Value, ...]:
     """The operations among `mine` that the roots need, in order; does not look behind what is not mine."""
-    reached = ordered_within(roots, mine)
-    return tuple(v for v in reached if not v.is_leaf)
-
-
-def ordered_within(roots: Iterable[Value], mine: Callable[[Value], bool]) -> list[Value]:
-    """Values of a part in order of evaluation."""
     everything = ordered(roots)
     needed: set[Value] = {v for v in roots if mine(v)}
     for v in reversed(everything):
         if v in needed:
             needed.update(a for a in v.args if mine(a))
-    return [v for v in everything if v in needed]
+    return tuple(v for v in everything if v in needed and not v.is_leaf)

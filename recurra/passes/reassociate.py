@@ -3,7 +3,7 @@
 Otherwise a bias on the recurrent weight, or x + (h + b), would stay in the loop.
 """
 
-from recurra.passes.rebuild import New, everything, rebuild, users
+from recurra.passes.rebuild import New, everything, rebuild, roots, users
 from recurra.program.graph import Graph, reaches
 from recurra.program.plan import Step
 from recurra.program.values import Value
@@ -11,8 +11,7 @@ from recurra.program.values import Value
 
 def reassociate(step: Step) -> Step:
     """Orders the terms of every sum whose partial sums nothing else reads."""
-    used = users(step)
-    out = {*step.nexts, step.output}
+    used, out = users(step), roots(step)
     recurs = reaches(everything(step), step.states.values())
     # a partial sum of the same width, read by one other sum alone
     inner = {

@@ -12,7 +12,7 @@ from recurra.program.values import Call, Expression, Value
 class Graph:
     """g(op, *operands) gives the value, an older one where there is one; numbers become constants.
 
-    `line` and `name` are noted on the values made from now on.
+    `line` is noted on the values made from now on. A row that is as wide as it shall be is its own broadcast.
     """
 
     def __init__(self) -> None:
@@ -112,7 +112,7 @@ class Graph:
         bare = tuple(a.args[0] if a.op == "broadcast" else a for a in args)
         if bare != args:
             y = self._pointwise(op, bare)
-            return y if y.width == width and y.is_row else self("broadcast", y, width)
+            return self("broadcast", y, width)
         found = _simplified(self, op, args)
         if found is not None and found.width == width:
             return found
@@ -193,13 +193,8 @@ _IDENTITIES: dict[str, Callable[..., Value | None]] = {
 }
 
 
-def operands(v: Value) -> tuple[Value, ...]:
-    """The values a value is computed from."""
-    return v.args
-
-
-def ordered(roots: Iterable[Value], stop: frozenset[Value] | set[Value] = frozenset()) -> list[Value]:
-    """Everything the roots depend on, operands first, leaves included; does not look behind `stop`."""
+def ordered(roots: Iterable[Value]) -> list[Value]:
+    """Everything the roots depend on, operands first, leaves included."""
     out: list[Value] = []
     seen: set[Value] = set()
     stack: list[tuple[Value, bool]] = [(v, False) for v in reversed(list(roots))]
@@ -210,8 +205,7 @@ def ordered(roots: Iterable[Value], stop: frozenset[Value] | set[Value] = frozen
         elif v not in seen:
             seen.add(v)
             stack.append((v, True))
-            if v not in stop:
-                stack.extend((a, False) for a in reversed(v.args) if a not in seen)
+            stack.extend((a, False) for a in reversed(v.args) if a not in seen)
     return out
 
 

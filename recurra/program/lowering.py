@@ -152,16 +152,12 @@ def _replace(g: Graph, x: Value, source: Value, lo: int, hi: int) -> Value:
     return g("cat", *left, source, *right)
 
 
-def _wide(g: Graph, x: Value, width: int) -> Value:
-    return x if x.width == width and x.is_row else g("broadcast", x, width)
-
-
 def _copy(g: Graph, a: Value, b: Any, non_blocking: bool = False) -> Value:
-    return _wide(g, b if isinstance(b, Value) else g.const(b), a.width)
+    return g("broadcast", b, a.width)
 
 
 def _cat(g: Graph, parts: Sequence[Value], dim: int = 0) -> Value:
-    return g("cat", *[p if p.is_row else g("broadcast", p, p.width) for p in parts])
+    return g("cat", *[g("broadcast", p, p.width) for p in parts])
 
 
 def _roll(g: Graph, x: Value, shifts: Sequence[int], dims: Sequence[int] = ()) -> Value:

@@ -67,13 +67,12 @@ class Backward:
     after     over all rows: does not read d_nexts
     body      once a step, in reverse time
     before    over all rows, after the reverse loop
-    d_states  aligned with states: what d_nexts becomes one step earlier; a leaf or a value of a part;
-              None: zero
+    d_states  aligned with states: what d_nexts becomes one step earlier; a leaf or a value of a part; None: zero
     d_inputs  rows, per input (None: zero)
     matrices  (static, left, right): the static's gradient gains leftᵀ @ right, over all rows
-    vectors   (static, rows): the static's gradient gains the sum over all rows. Rows are as wide as the static has
-    numbers. streams   values of after (not forward values) that the body reads, whole or through slices exported
-    values of body, d_nexts among them, that `before`, d_inputs, matrices or vectors read
+    vectors   (static, rows): the static's gradient gains the sum over all rows, as wide as the static has numbers
+    streams   values of after (not forward values), or d_output, that the body reads, whole or through slices
+    exported  values of body, d_nexts among them, that `before`, d_inputs, matrices or vectors read
     """
 
     saved: tuple[Value, ...]
@@ -113,13 +112,13 @@ def exported_of(
     return tuple(v for v in reads(after, [output]) if v in made)
 
 
-def reverse_streams_of(b: "Backward") -> tuple[Value, ...]:
+def reverse_streams_of(b: Backward) -> tuple[Value, ...]:
     """What the reverse loop reads of the part ahead of it: `Backward.streams`."""
     made = {*b.after} | ({b.d_output} if b.d_output is not None else set())
     return tuple(v for v in reads(b.body, [v for v in b.d_states if v is not None]) if v in made)
 
 
-def reverse_exported_of(b: "Backward") -> tuple[Value, ...]:
+def reverse_exported_of(b: Backward) -> tuple[Value, ...]:
     """What is read of the reverse loop behind it: `Backward.exported`."""
     made = {*b.body, *b.d_nexts}
     return tuple(v for v in reads(b.before, gradients_of(b)) if v in made)

@@ -105,8 +105,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def row(self, v: Value, width: int) -> Value:
         """The value as rows of that width: what a step returns."""
-        v = self._operand(v)
-        return v if v.is_row and v.width == width else self.graph("broadcast", v, width)
+        return self.graph("broadcast", self._operand(v), width)
 
     def _poison(self, why: str) -> Value:
         return Value("poison", (), (why,), 0, line=self.graph.line)

@@ -12,23 +12,19 @@ from torch import Tensor
 
 from recurra.errors import CellError, ProgramError
 from recurra.program.ops import OPS
-from recurra.program.values import Argument, Call, Expression, Parameter, Value
+from recurra.program.values import Argument, Call, Parameter, Value
 
 # Functional operators of ATen without side effects, random numbers or access to anything but their operands.
 ATEN = frozenset(
     """abs add addmm alias amax amin arange atan bitwise_and bitwise_not bitwise_or block_diag bmm cat ceil clamp
-    clamp_max clamp_min clone copy cos cosh cumprod cumsum detach diag_embed diagonal diagonal_copy div dot elu eq erf
-    erfc exp expand expm1 eye fill flip floor full full_like ge gelu gt index_select le leaky_relu lerp lift_fresh
-    linalg_matrix_exp
-    linalg_vector_norm linspace log log1p log_sigmoid_forward logaddexp logical_and logical_not logical_or logsumexp lt
-    masked_fill
-    maximum mean minimum mm mul mv native_layer_norm ne neg new_full new_ones new_zeros norm ones ones_like outer
-    permute
-    pow reciprocal relu repeat reshape roll round rsqrt rsub scalar_tensor select select_scatter sigmoid sign
-    silu sin sinh slice
-    slice_scatter softplus split split_with_sizes sqrt square squeeze stack std sub sum t tan tanh transpose tril triu
-    unbind unsqueeze var view where zeros zeros_like _softmax _log_softmax _to_copy _unsafe_view
-    _weight_norm_interface""".split()
+    clamp_max clamp_min clone copy cos cosh cumprod cumsum detach diag_embed diagonal diagonal_copy div dot elu eq
+    erf erfc exp expand expm1 eye fill flip floor full full_like ge gelu gt index_select le leaky_relu lerp
+    lift_fresh linalg_matrix_exp linalg_vector_norm linspace log log1p log_sigmoid_forward logaddexp logical_and
+    logical_not logical_or logsumexp lt masked_fill maximum mean minimum mm mul mv native_layer_norm ne neg new_full
+    new_ones new_zeros norm ones ones_like outer permute pow reciprocal relu repeat reshape roll round rsqrt rsub
+    scalar_tensor select select_scatter sigmoid sign silu sin sinh slice slice_scatter softplus split
+    split_with_sizes sqrt square squeeze stack std sub sum t tan tanh transpose tril triu unbind unsqueeze var view
+    where zeros zeros_like _log_softmax _softmax _to_copy _unsafe_view _weight_norm_interface""".split()
 )
 
 FACTORIES = frozenset("arange eye full linspace ones scalar_tensor zeros".split())
@@ -125,20 +121,3 @@ def _run(name: str, args: list[Any], kwargs: dict[str, Any], dtype: torch.dtype,
     if name.split(".")[1] in FACTORIES:
         kwargs["device"] = device
     return operator(name)(*args, **kwargs)
-
-
-def parameters(e: Expression) -> list[str]:
-    """Names of the parameters and buffers that an expression reads."""
-    if isinstance(e, Parameter):
-        return [e.name]
-    found: list[str] = []
-    stack: list[Argument] = [*e.args, *[a for _, a in e.kwargs]]
-    while stack:
-        a = stack.pop()
-        if isinstance(a, Parameter):
-            found.append(a.name)
-        elif isinstance(a, Call):
-            stack += [*a.args, *[v for _, v in a.kwargs]]
-        elif isinstance(a, tuple):
-            stack += a
-    return found

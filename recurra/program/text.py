@@ -19,6 +19,7 @@ name are %1, %2. Statics begin with @, cotangents with ^; numbers stand for cons
 import math
 from collections.abc import Iterable
 
+from recurra.program.graph import ordered
 from recurra.program.plan import Backward, Plan, Step
 from recurra.program.values import Argument, Call, Expression, Parameter, Value
 
@@ -97,8 +98,6 @@ def statics_of(values: Iterable[Value]) -> tuple[Value, ...]:
 
 def step_text(step: Step) -> str:
     """A step that has not been split."""
-    from recurra.program.graph import ordered
-
     name = Names()
     body = [v for v in ordered([*step.nexts, step.output]) if not v.is_leaf]
     lines = _head(name, step, statics_of(body))
