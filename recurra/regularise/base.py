@@ -25,11 +25,11 @@ class Regulariser(Wrapper):
     what: str  # that has a rate, for messages
     dropped = 0.0  # what a mask is where it drops
 
-    def __init__(self, cell: Cell, rates: Mapping[str, float]) -> None:
+    def __init__(self, cell: Cell, /, **rates: float) -> None:
         super().__init__(cell)
         widths = self.widths()
         self._check(rates, widths)
-        self.rates = dict(rates)
+        self.rates = rates
         self._widths = {name: widths[name] for name in rates}
 
     def widths(self) -> Mapping[str, int]:

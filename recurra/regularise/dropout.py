@@ -5,7 +5,6 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from recurra.cell import Cell
 from recurra.cell.wrapper import InnerStep, States
 from recurra.machine.masks import row_seeds
 from recurra.regularise.base import Regulariser
@@ -23,9 +22,6 @@ class VariationalDropout(Regulariser):
     """
 
     label, what = "dropout", "argument"
-
-    def __init__(self, cell: Cell, /, **rates: float) -> None:
-        super().__init__(cell, rates)
 
     def widths(self) -> Mapping[str, int]:
         """x and the states."""

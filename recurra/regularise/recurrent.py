@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from recurra.cell import Cell, innermost
+from recurra.cell import innermost
 from recurra.cell.wrapper import InnerStep, States
 from recurra.errors import CellError
 from recurra.regularise.base import Regulariser
@@ -28,9 +28,6 @@ class RecurrentDropout(Regulariser):
     """
 
     label, what = "recurrent", "variable"
-
-    def __init__(self, cell: Cell, /, **rates: float) -> None:
-        super().__init__(cell, rates)
 
     def widths(self) -> Mapping[str, int]:
         """The variables that hold rows."""

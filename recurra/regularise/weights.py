@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from recurra.cell import Cell, Wrapper, innermost
+from recurra.cell import Wrapper, innermost
 from recurra.cell.wrapper import InnerStep, States
 from recurra.machine.masks import row_seeds
 from recurra.regularise.base import Regulariser
@@ -24,9 +24,6 @@ class WeightDrop(Regulariser):
     """
 
     label, what = "weight", "parameter"
-
-    def __init__(self, cell: Cell, /, **rates: float) -> None:
-        super().__init__(cell, rates)
 
     def widths(self) -> Mapping[str, int]:
         """The parameters, those of other wrappers apart."""

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from recurra.cell import Cell
 from recurra.cell.wrapper import InnerStep, States, changed
 from recurra.regularise.base import Named, Regulariser
 
@@ -22,9 +21,6 @@ class Zoneout(Regulariser):
     """
 
     label, what, dropped = "zoneout", "state", 1.0
-
-    def __init__(self, cell: Cell, /, **rates: float) -> None:
-        super().__init__(cell, rates)
 
     def widths(self) -> Mapping[str, int]:
         """The states."""
