@@ -307,6 +307,8 @@ def test_verification_finds_what_is_wrong_with_a_backward() -> None:
         replace(b, vectors=((static, left),)),
         replace(b, d_states=(left, *b.d_states[1:])),
         replace(b, exported=()),
+        replace(b, d_nexts=b.d_nexts[:1], d_states=b.d_states[:1]),
+        replace(b, d_nexts=(*b.d_nexts, b.d_nexts[0])),
     ]
     for w in wrong:
         with pytest.raises(ProgramError):

@@ -119,6 +119,7 @@ WRONG = [
     ("  %2:8 = add %1 @bias_ih\n", "", "read before it is assigned"),
     ("loop:\n", "loop\n", "expected 'loop:'"),
     ("linear no\n", "linear no\nmore\n", "expected the end"),
+    ("linear no\n", "linear maybe\n", "linear is none, diag, dense or no, not 'maybe'"),
 ]
 
 
@@ -128,6 +129,22 @@ def test_what_is_wrong_with_a_text_is_said_with_its_line(old: str, new: str, mes
     with pytest.raises(ProgramError, match=message) as caught:
         parse(LSTM.replace(old, new, 1))
     assert re.match(r"line \d+ of the program", str(caught.value))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("cotangent ^h:2, ^c:2", "cotangent ^h:1, ^c:2", "the cotangent of the state h is 1 wide instead of 2"),
+        ("cotangent ^h:2, ^c:2", "cotangent ^h:2, ^c:2, ^g:2", "LSTM has 2 states and 3 cotangents of them"),
+        ("output ^output:2", "output ^output:1", "the cotangent of the output is 1 wide instead of 2"),
+        ("gradient @bias_ih += sum", "gradient @weight_ih += sum", "cannot be a sum of rows 8 wide"),
+    ],
+)
+def test_what_is_wrong_with_a_backward_is_said(old: str, new: str, message: str) -> None:
+    text = text_of(cells.LSTM(3, 2))
+    assert old in text
+    with pytest.raises(ProgramError, match=message):
+        parse(text.replace(old, new, 1))
 
 
 TEXTS = [text_of(make()) for make in (Gated, Idioms, Masked)]

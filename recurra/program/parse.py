@@ -99,6 +99,8 @@ class _Reader:
         d_nexts = self.leaves("cotangent", self.take("cotangent "))
         of_output = self.take("cotangent of output ")
         d_output = None if of_output == "nothing" else self.leaves("cotangent", of_output)[0]
+        if d_output is not None and d_output.width != plan.output.width:
+            raise ProgramError(f"the cotangent of the output is {d_output.width} wide instead of {plan.output.width}")
         after, body, before = (self.part(f"backward {t}:") for t in ("after", "loop", "before"))
         d_states = tuple(self.maybe(n) for n in self.take("gradient of states ").split(", "))
         d_inputs = {k: self.maybe(self.take(f"gradient {k} = ")) for k in plan.inputs}

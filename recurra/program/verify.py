@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from recurra.errors import ProgramError
 from recurra.program.graph import ordered
 from recurra.program.ops import OPS
-from recurra.program.plan import Backward, Plan, Step
+from recurra.program.plan import Backward, Plan, Step, gradients_of
 from recurra.program.values import Value
 
 
@@ -30,11 +30,14 @@ def verify_plan(plan: Plan) -> Plan:
     _known("a stream", plan.streams, before | inputs)
     _statics([*plan.before, *plan.body, *plan.after], plan.statics)
     _states(plan)
+    if plan.linear not in ("none", "diag", "dense", "no"):
+        raise ProgramError(f"linear is none, diag, dense or no, not {plan.linear!r}")
     return plan
 
 
 def verify_backward(plan: Plan, b: Backward) -> Backward:
     """The backward itself, or ProgramError."""
+    _cotangents(plan, b)
     free = {*plan.inputs.values(), *plan.states.values(), *plan.nexts, plan.output}
     free |= set(b.saved) | ({b.d_output} if b.d_output is not None else set())
     _known("saved", b.saved, {*plan.before, *plan.body, *plan.after})
@@ -43,17 +46,7 @@ def verify_backward(plan: Plan, b: Backward) -> Backward:
     before = _part("backward before", b.before, free | after | set(b.exported))
     everything = free | after | body | before | set(b.d_nexts)
     _known("the gradient of a state", [v for v in b.d_states if v is not None], everything)
-    _known(
-        "the gradient of an input",
-        [v for v in b.d_inputs.values() if v is not None],
-        free | after | before | set(b.exported),
-    )
-    _known(
-        "a gradient",
-        [v for _, left, right in b.matrices for v in (left, right)],
-        free | after | before | set(b.exported),
-    )
-    _known("a gradient", [v for _, v in b.vectors], free | after | before | set(b.exported))
+    _known("the gradient of an input or a weight", gradients_of(b), free | after | before | set(b.exported))
     _statics([*b.after, *b.body, *b.before], plan.statics)
     for s, left, right in b.matrices:
         if s.shape != (left.width, right.width):
@@ -84,6 +77,14 @@ def _known(what: str, values: Iterable[Value], known: set[Value]) -> None:
     for v in values:
         if v not in known:
             raise ProgramError(f"{what} is {v!r}, which is not made where it is needed")
+
+
+def _cotangents(plan: Plan, b: Backward) -> None:
+    if len(b.d_nexts) != len(plan.states):
+        raise ProgramError(f"{plan.name} has {len(plan.states)} states and {len(b.d_nexts)} cotangents of them")
+    for v, d in zip(plan.states.values(), b.d_nexts, strict=True):
+        if v.width != d.width:
+            raise ProgramError(f"the cotangent of the state {v.name} is {d.width} wide instead of {v.width}")
 
 
 def _statics(values: Iterable[Value], statics: tuple[Value, ...]) -> None:
