@@ -83,7 +83,7 @@ class PartEncoder(PartPlan):
 
     def _place_memory(self) -> None:
         """Values that another phase reads, or a product, or at other columns, are written to memory."""
-        for item in list(self.order_of_items):
+        for item in self.order_of_items:
             if item.product is not None:
                 self._need(item.product.args[0])
             for a in pointwise_operands(item):

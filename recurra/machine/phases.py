@@ -12,8 +12,6 @@ from recurra.machine.operands import Memory, Operand, Unsupported
 from recurra.program.ops import OPS
 from recurra.program.values import Value
 
-PRODUCTS = ("mm", "mmt")
-
 
 def reduces(v: Value) -> bool:
     """Whether a value is one number made of a whole row."""
@@ -112,7 +110,7 @@ class PartPlan:
     # ---- what is computed, and in which phase
 
     def _plan(self, v: Value) -> None:
-        if v.op in PRODUCTS:
+        if v.is_product:
             if not self._only_sliced(v) and not self._summed(v):
                 self._gate(v, v, 0)
         elif v.op == "add" and self._only_sliced(v) and self._sum(v):
@@ -120,7 +118,7 @@ class PartPlan:
         elif v.op == "slice":
             whole = v.args[0]
             product, start = self.sums.get(whole, (whole, None))
-            if product in self.inside and product.op in PRODUCTS and whole not in self.items:
+            if product in self.inside and product.is_product and whole not in self.items:
                 self._gate(v, product, int(v.attr[0]))
                 if start is not None:
                     self.items[v].start = self._slice(start, v)
@@ -141,7 +139,7 @@ class PartPlan:
 
     def _sum(self, v: Value) -> bool:
         """add(product, other), read by slices only: each slice is a gate whose chain starts from a slice of `other`."""
-        products = [a for a in v.args if a.op in PRODUCTS and a in self.inside and a not in self.items]
+        products = [a for a in v.args if a.is_product and a in self.inside and a not in self.items]
         for product in products[1:]:
             self._gate(product, product, 0)
         if not products:
@@ -239,9 +237,8 @@ class PartPlan:
                 base, column, _ = self.root(left)
                 reads.append((base, column, column + left.width, item, True))
         taken: dict[Value, tuple[Value, int]] = {}
-        for v in saved:
-            writer = self.items.get(v)
-            for base, lo, hi, _, _ in reads if writer is not None else ():
+        for v, writer in ((v, self.items[v]) for v in saved if v in self.items):
+            for base, lo, hi, _, _ in reads:
                 if (
                     base not in streams
                     or hi - lo != v.width
@@ -249,9 +246,7 @@ class PartPlan:
                 ):
                     continue
                 others = [r for r in reads if r[0] is base and r[1] < hi and lo < r[2]]
-                if writer is not None and all(
-                    self._before(r, writer, whole or (first, end) != (lo, hi)) for _, first, end, r, whole in others
-                ):
+                if all(self._before(r, writer, whole or (at, end) != (lo, hi)) for _, at, end, r, whole in others):
                     taken[v] = (base, lo)
                     break
         return taken

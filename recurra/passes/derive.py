@@ -113,7 +113,7 @@ def _step_back(
     if v.op == "slice":
         flow.add_slice(v, g("broadcast", d, v.width))
         return
-    if OPS[v.op].kind == "product":
+    if v.is_product:
         d = g("broadcast", d, v.width)
         a, W = v.args
         matrices.append((W, d, a) if v.op == "mm" else (W, a, d))

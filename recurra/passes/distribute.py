@@ -12,7 +12,7 @@ def distribute(step: Step) -> Step:
 
 
 def _split(g: Graph, v: Value, new: New) -> Value | None:
-    if v.op not in ("mm", "mmt") or new[v.args[0]].op != "cat":
+    if not v.is_product or new[v.args[0]].op != "cat":
         return None
     a, W = new[v.args[0]], new[v.args[1]]
     total: Value | None = None

@@ -95,4 +95,4 @@ def _fusible(a: Value, total: Value, here: set[Value], uses: Counter[Value], lis
     if a.op != "mul" or a not in here or uses[a] != 1 or listed[a] != 1:
         return False
     other = total.args[1] if total.args[0] is a else total.args[0]
-    return other.op not in ("mm", "mmt")
+    return not other.is_product

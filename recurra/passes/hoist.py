@@ -3,7 +3,6 @@
 from recurra.passes.parts import listing
 from recurra.passes.rebuild import everything
 from recurra.program.graph import reaches
-from recurra.program.ops import OPS
 from recurra.program.plan import Plan, Step, exported_of, streams_of
 from recurra.program.text import statics_of
 from recurra.program.values import Value
@@ -65,7 +64,7 @@ def _rank(v: Value, k: list[int]) -> int:
         return 0
     if v.op in ("add", "sub", "neg"):
         return max(k)
-    if v.op in ("slice", "cat", "broadcast", "rowsum") or OPS[v.op].kind == "product":
+    if v.op in ("slice", "cat", "broadcast", "rowsum") or v.is_product:
         return max(2, *k)
     if v.op == "mul":
         return 9 if all(k) else max(k)

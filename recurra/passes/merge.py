@@ -13,11 +13,11 @@ def merge(step: Step) -> Step:
     needed = set(ordered(step.nexts))
     groups: dict[tuple[Value, bool], list[Value]] = defaultdict(list)
     for v in everything(step):
-        if v.op in ("mm", "mmt"):
+        if v.is_product:
             groups[v.args[0], v in needed].append(v)
 
     def rule(g: Graph, v: Value, new: New) -> Value | None:
-        if v.op not in ("mm", "mmt"):
+        if not v.is_product:
             return None
         group = groups[v.args[0], v in needed]
         if len(group) < 2 or v not in group:

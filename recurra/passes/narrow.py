@@ -22,7 +22,7 @@ def narrow(step: Step) -> Step:
             continue
         if v not in recurs or any(a.op == "static" and a.shape for a in v.args):
             continue
-        if v.op == "add" and any(a.op in ("mm", "mmt") for a in v.args):
+        if v.op == "add" and any(a.is_product for a in v.args):
             continue
         if all(u.op == "slice" or u in thin for u in used[v]):
             thin.add(v)

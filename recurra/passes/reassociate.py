@@ -28,7 +28,7 @@ def reassociate(step: Step) -> Step:
         return [t for a in v.args for t in (terms(a) if a in inner else [a])]
 
     def rank(t: Value) -> int:
-        return 0 if t not in recurs else 1 if t.op in ("mm", "mmt") else 2
+        return 0 if t not in recurs else 1 if t.is_product else 2
 
     def rule(g: Graph, v: Value, new: New) -> Value | None:
         if v.op != "add" or v in inner:

@@ -15,8 +15,6 @@ from recurra.program.text import statics_of
 from recurra.program.values import Value
 from recurra.program.views import copied, is_view, source
 
-_PRODUCTS = ("mm", "mmt")
-
 
 def record(plan: Plan) -> Plan:
     """The plan whose output is the plan's own, with what is watched to the right of it, name after name."""
@@ -83,7 +81,7 @@ class _Copies:
     def after_the_loop(self) -> bool:
         """Whether something has to be made after the loop: it reads what is made there, or is a product of all rows."""
         made = [self.output, *self.made]
-        return any(v.op in _PRODUCTS or any(not self._after.isdisjoint((a, source(a))) for a in v.args) for v in made)
+        return any(v.is_product or any(not self._after.isdisjoint((a, source(a))) for a in v.args) for v in made)
 
     def _pieces(self, v: Value) -> list[Value]:
         """The value, or the slices that make it up where the plan has just these."""
@@ -118,6 +116,6 @@ def _disturbed(part: Iterable[Value]) -> set[Value]:
     part = list(part)
     ends: set[Value] = set()
     for v in part:
-        if v.op in _PRODUCTS or (v.op in ("slice", "add") and any(a in ends for a in v.args)):
+        if v.is_product or (v.op in ("slice", "add") and any(a in ends for a in v.args)):
             ends.add(v)
     return ends & {a for v in part if v.op in ("add", "slice") for a in v.args}

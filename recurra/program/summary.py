@@ -18,7 +18,7 @@ def operations(part: Iterable[Value]) -> str:
 
 def multiply_adds(part: Iterable[Value]) -> int:
     """Multiply-adds of the products of a part, for one row."""
-    return sum(v.args[1].shape[0] * v.args[1].shape[1] for v in part if OPS[v.op].kind == "product")
+    return sum(v.args[1].shape[0] * v.args[1].shape[1] for v in part if v.is_product)
 
 
 def pointwise(part: Iterable[Value]) -> int:

@@ -150,16 +150,16 @@ def _record(
         if not _moves(v):
             reason = "the step returns rows that depend neither on x nor on a state"
             raise Untraceable(reason, v.line or definition(cell))
+    nexts = dict(zip(leaves, out[-len(leaves) :], strict=True))
     if tapped:
-        _refuse_doubles(recorder, dict(zip(leaves, out[-len(leaves) :], strict=True)), out)
-    ends = [recorder.row(v, n) for v, n in zip(values, [t.shape[1] for t in out], strict=True)]
-    nexts = out[-len(leaves) :]
-    variables |= dict(zip(leaves, nexts, strict=True)) | {"output": out[0]}
+        _refuse_doubles(recorder, nexts, out)
+    ends = [recorder.row(v, t.shape[1]) for v, t in zip(values, out, strict=True)]
+    variables |= nexts | {"output": out[0]}
     watched = tuple(_watched(recorder, name, variables.get(name), definition(cell)) for name in watch)
     step = Step(cell.full_name, inputs, leaves, tuple(ends[-len(leaves) :]), ends[0], watched)
     seen = tuple(variables[name].reshape(batch, -1) for name in watch)
     n = len(inputs)
-    return step, Sample(kept[:n], kept[n:], out[0], tuple(nexts), dict(weights), seen)
+    return step, Sample(kept[:n], kept[n:], out[0], tuple(nexts.values()), dict(weights), seen)
 
 
 def _refuse_doubles(recorder: Recorder, nexts: Mapping[str, Tensor], out: Sequence[Tensor]) -> None:
@@ -200,7 +200,7 @@ def _watched(recorder: Recorder, name: str, t: Tensor | None, line: str) -> Valu
 
 
 def _run(
-    cell: Cell, weights: Mapping[str, Tensor], recorder: "Recorder", rows: Sequence[Tensor]
+    cell: Cell, weights: Mapping[str, Tensor], recorder: Recorder, rows: Sequence[Tensor]
 ) -> tuple[list[Tensor], dict[str, Tensor]]:
     """The output and next states, recorded, and the step's variables, which have named the values."""
     watch = _Watch(cell)

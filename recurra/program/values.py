@@ -63,6 +63,11 @@ class Value:
         """Whether nothing has to be computed for it inside a program."""
         return self.op in LEAVES
 
+    @property
+    def is_product(self) -> bool:
+        """Whether it is a row times a matrix of weights."""
+        return self.op in ("mm", "mmt")
+
     def __repr__(self) -> str:
         args = ", ".join(a.name or a.op for a in self.args)
         return f"<{self.name or 'value'}:{self.width} = {self.op}({args}){self.attr or ''}>"
