@@ -16,6 +16,7 @@ from torch.nn.utils import parametrize
 from recurra.errors import InputError
 from recurra.layers.drop_in import GRU, LSTM, RNN, DropIn
 from recurra.machine import native
+from recurra.machine.operands import FLOATS
 
 _OURS: dict[type, type[DropIn]] = {nn.RNN: RNN, nn.LSTM: LSTM, nn.GRU: GRU}
 _RECURRENT = frozenset("RNN LSTM GRU RNNCell LSTMCell GRUCell".split())
@@ -25,7 +26,6 @@ _HOOKS = {
     "_backward_pre_hooks": "a backward pre-hook",
     "_backward_hooks": "a backward hook",
 }
-_FLOATS = (torch.float32, torch.float64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +158,7 @@ def _other_weights(module: Any) -> str:
             return f"its {name} is no parameter of its own, but set from elsewhere"
         if type(own) is not nn.Parameter:
             return f"its {name} is a {type(own).__name__}, whose numbers only PyTorch can read"
-        if own.dtype not in _FLOATS:
+        if own.dtype not in FLOATS:
             return f"its {name} is {own.dtype}, and the native machine runs in float32 and float64"
         if own.device.type != "cpu":
             return f"its {name} is on {own.device}, and the native machine runs on the CPU"

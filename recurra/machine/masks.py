@@ -9,13 +9,13 @@ padded, packed or in pieces. `native/masks.h` fills rows with the same bits, fas
 import torch
 from torch import Tensor
 
+from recurra.machine.operands import FLOATS
 from recurra.machine.program import library
 
 _GAMMA = 0x9E3779B97F4A7C15 - 2**64  # as signed numbers: PyTorch's whole numbers of 64 bits wrap around
 _FIRST = 0xBF58476D1CE4E5B9 - 2**64
 _SECOND = 0x94D049BB133111EB - 2**64
 _WORD = 2**32
-_FLOATS = (torch.float32, torch.float64)
 
 
 def new_key() -> Tensor:
@@ -44,7 +44,7 @@ def row_seeds(key: Tensor, stream: int, t: Tensor, b: Tensor) -> Tensor:
 
 def masks(seeds: Tensor, width: int, rate: float, dropped: float, kept: float, dtype: torch.dtype) -> Tensor:
     """(*seeds.shape, width), each unit `dropped` with the probability `rate`, else `kept`."""
-    if library is None or seeds.device.type != "cpu" or dtype not in _FLOATS or type(seeds) is not Tensor or _watched():
+    if library is None or seeds.device.type != "cpu" or dtype not in FLOATS or type(seeds) is not Tensor or _watched():
         return in_pytorch(seeds, width, rate, dropped, kept, dtype)
     seeds = seeds.contiguous()
     to = torch.empty(*seeds.shape, width, dtype=dtype)

@@ -3,7 +3,11 @@
 from collections.abc import Sequence
 from enum import IntEnum
 
+import torch
+
 from recurra.program.values import Value
+
+FLOATS = (torch.float32, torch.float64)  # what the native machine computes in
 
 
 class Unsupported(Exception):

@@ -19,7 +19,7 @@ from recurra.cell import Cell, check_made, places_lock
 from recurra.errors import InputError
 from recurra.machine import native, plain
 from recurra.machine.native import NativeExecutor
-from recurra.machine.operands import Unsupported
+from recurra.machine.operands import FLOATS, Unsupported
 from recurra.passes import ZERO, backward_of, plan_of, recorded
 from recurra.program.fingerprint import Fingerprint
 from recurra.program.layout import Layout
@@ -32,7 +32,6 @@ from recurra.unroll.second import Second
 Weights = Mapping[str, Tensor]
 _Place = tuple[dict[str, Any], str]  # a module's own dictionary of parameters or buffers, and the key in it
 _KEPT = 8  # traces of one cell: training and eval, float and double, devices; and as many again that show something
-_FLOATS = (torch.float32, torch.float64)
 
 
 class Compiled:
@@ -82,7 +81,7 @@ class Compiled:
     def _compile(self, cell: Cell, weights: Weights) -> None:
         if self._fingerprint.hooked():
             raise Untraceable("a module inside the cell has hooks, which may do anything")
-        if self.dtype not in _FLOATS:
+        if self.dtype not in FLOATS:
             raise Untraceable(f"the weights are {self.dtype}, and programs run in float32 and float64")
         if self.device.type == "meta":
             raise Untraceable("the weights are on the meta device and have no numbers")
