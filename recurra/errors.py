@@ -4,6 +4,12 @@ A message is one or two sentences: the user's own words, both values, and what t
 """
 
 
+def kind_of(value: object) -> str:
+    """What a value is, for a message: "an int", "a list", "an ndarray"."""
+    name = type(value).__name__
+    return f"{'an' if name[0] in 'aeioAEIO' or name.startswith('nd') else 'a'} {name}"
+
+
 class RecurraError(Exception):
     """What all of Recurra's own exceptions are."""
 

@@ -17,6 +17,7 @@ from recurra.cell import (
     check_resets,
     check_sides,
     check_states,
+    check_tensor,
     drawn_weights,
     initial_states,
     one_step,
@@ -49,6 +50,7 @@ def scan(
     """
     check_made(cell)
     name = cell.full_name
+    check_tensor(name, x)
     check_input(name, x, cell.input_size)
     weights = drawn_weights(cell) if sides is None else {}
     if len(weights):  # torch.compile takes any mapping for a true one
@@ -69,6 +71,7 @@ def scan(
         with undisturbed():
             return _loop(cell, x, first, lengths, reverse, sides)
     except RuntimeError:
+        cell.check_weights()
         if not autocast_is_on(x):
             _check_dtypes(cell, x, states)
         raise

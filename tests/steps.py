@@ -321,6 +321,24 @@ class Masked(Step):
         return torch.where(self.mask, torch.tanh(self.W(x) + self.U(h)), h @ self.mixing)
 
 
+class TorchGRUCell(Step):
+    """A cell of torch.nn inside a step."""
+
+    def build(self):
+        self.W = nn.GRUCell(D, H)
+
+    def step(self, x, h):
+        return self.W(x, h)
+
+
+class TorchLSTMCell(Step):
+    def build(self):
+        self.W = nn.LSTMCell(D, H)
+
+    def step(self, x, h, c):
+        return self.W(x, (h, c))
+
+
 class Tied(Step):
     """One weight, used twice."""
 
@@ -337,7 +355,7 @@ STEPS = [
     NormedByHand, Minimal, OutputBefore, OutputOfHoisted, OutputBesideStates, LinearOutput, Exponential, Mixed, InPlace,
     WeightNormed, LeakyRows, OneByOne, Einsum, Idioms, Zeros, PassingThrough, Delayed,
     OutputOfSomeUnits, OutputOfOneUnit,
-    Masked, Tied,
+    Masked, Tied, TorchGRUCell, TorchLSTMCell,
 ]  # fmt: skip
 
 
@@ -533,6 +551,12 @@ class WeightAsState(Step):
         return self.W.bias.expand(len(x), -1)  # here
 
 
+class EverySecond(Step):
+    def step(self, x, h):
+        h = super().step(x, h)
+        return torch.cat([h[:, ::2], h[:, 1::2]], -1)  # here
+
+
 @dataclass(frozen=True)
 class Refused:
     """A step that stays on scan, for a reason with this word in it; the line marked "here" must be named."""
@@ -553,6 +577,7 @@ REFUSED = [
     Refused(Unknown, "cumsum is not among a program's operations; write it with"),
     Refused(AcrossRows, "across the rows"),
     Refused(BatchMean, "across the rows"),
+    Refused(EverySecond, "slice takes one column in 2, and a program's slices have no gaps; order the columns by"),
     Refused(Heads, "take heads as slices of a row"),
     Refused(BatchNormed, "in place"),
     Refused(Counting, "'n'"),

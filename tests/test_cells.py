@@ -174,6 +174,20 @@ def test_the_forget_gates_bias(cell: type[Cell]) -> None:
             lambda: cells.LeakyIntegrator(3, 4, leak=1.0),
             "LeakyIntegrator got leak=1.0. Give a number between 0 and 1; without a leak use Elman.",
         ),
+        (
+            lambda: cells.LSTMProjected(3, 4, proj_size=0),
+            "LSTMProjected got proj_size=0. "
+            "A width is a whole number of at least 1; without a projection the cell is LSTM.",
+        ),
+        (lambda: cells.Jordan(3, 4, 0), "Jordan got output_size=0. A width is a whole number of at least 1."),
+        (
+            lambda: cells.ElmanOutput(3, 4, 2.5),
+            "ElmanOutput got output_size=2.5. A width is a whole number of at least 1.",
+        ),
+        (
+            lambda: cells.ElmanOutputBefore(3, 4, -1),
+            "ElmanOutputBefore got output_size=-1. A width is a whole number of at least 1.",
+        ),
         (lambda: cells.SLSTM(3, 4, forget_gate="tanh"), "SLSTM got forget_gate='tanh'. Choose sigmoid or exp."),
     ],
 )

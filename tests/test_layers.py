@@ -327,7 +327,23 @@ X = torch.zeros(4, 3, D)
         ),
         (
             lambda: Recurrent(cells.GRU(D, 4))(X[0, 0]),
-            "x has the shape (5,), but GRU takes (T, B, 5). Give x a last axis of 5.",
+            "x has the shape (5,), but GRU takes (T, B, 5). Give x 3 axes, not 1.",
+        ),
+        (
+            lambda: Recurrent(cells.GRU(D, 4), batch_first=True)(X[None]),
+            "x has the shape (1, 4, 3, 5), but GRU takes (B, T, 5). Give x 3 axes, not 4.",
+        ),
+        (
+            lambda: Recurrent(cells.GRU(D, 4))(X[0].to_sparse_csr()),
+            "x has the layout torch.sparse_csr, but GRU takes a dense tensor. Pass x.to_dense().",
+        ),
+        (
+            lambda: Recurrent(cells.GRU(D, 4))(torch.nested.nested_tensor([X[0], X[1]])),
+            "x is a nested tensor, but GRU takes rows of one length. Pass x.to_padded_tensor(0.0) and the lengths.",
+        ),
+        (
+            lambda: recurra.GRU(D, 4)(X.to_sparse()),
+            "x has the layout torch.sparse_coo, but GRU takes a dense tensor. Pass x.to_dense().",
         ),
         (
             lambda: Recurrent(cells.GRU(D, 4))(X, None, [4, 7, 1]),

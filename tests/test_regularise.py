@@ -397,6 +397,24 @@ def test_training_interrupted_and_resumed_has_the_same_bits(tmp_path: Path, monk
             "Zoneout got h=nan. A rate is a number of at least 0 and less than 1.",
         ),
         (
+            lambda: VariationalDropout(cells.LSTM(3, 4), 0.3),
+            "VariationalDropout got 0.3 without a name. Give it by name, as in x=0.3: LSTM has the arguments x, h, c.",
+        ),
+        (
+            lambda: Zoneout(cells.LSTM(3, 4), 0.3, c=0.1),
+            "Zoneout got 0.3 without a name. Give it by name, as in h=0.3: LSTM has the states h, c.",
+        ),
+        (
+            lambda: RecurrentDropout(cells.GRU(3, 4), 0.3),
+            "RecurrentDropout got 0.3 without a name. Give it by name, as in x_r=0.3: "
+            "GRU has the variables x_r, x_z, x_n, h_r, h_z, h_n, r, z, n, h.",
+        ),
+        (
+            lambda: WeightDrop(cells.SRU(3, 3), 0.3),
+            "WeightDrop got 0.3 without a name. Give it by name, as in weight_ih=0.3: "
+            "SRU has the parameters weight_ih, weight_ch, bias_ih.",
+        ),
+        (
             lambda: Zoneout(cells.LSTM(3, 4)),
             "Zoneout got no rate. Give one by name, as in h=0.1: LSTM has the states h, c.",
         ),

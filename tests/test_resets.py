@@ -306,6 +306,20 @@ def test_no_steps_and_no_rows() -> None:
             assert y.shape == (steps, batch, 4) and h.shape == (batch, 4)
 
 
+@pytest.mark.parametrize("run", [unroll, scan])
+def test_what_is_not_a_number_before_a_mark_reaches_the_weights_gradients_alone(run: Callable[..., Result]) -> None:
+    """As docs/layers.md says: those of x and of the outputs behind the mark are finite; 0 times NaN is NaN in a sum."""
+    cell, x, marks = cells.GRU(D, 4), torch.randn(5, 2, D), torch.zeros(5, 2, dtype=torch.bool)
+    marks[3, 0], x[1, 0] = True, torch.nan
+    for cleared in (False, True):
+        given = (x.nan_to_num() if cleared else x).requires_grad_()
+        y, _ = run(cell, given, resets=marks)
+        assert y[3:].isfinite().all() and y[:, 1].isfinite().all()
+        dx, *dw = torch.autograd.grad(y[3:].sum(), [given, *cell.parameters()])
+        assert dx[3:].isfinite().all() and dx[:, 1].isfinite().all()
+        assert all(bool(d.isfinite().all()) is cleared for d in dw)
+
+
 # ------------------------------------------------------------------------------------------------------- bad input
 
 
@@ -337,6 +351,18 @@ def test_marks_that_do_not_fit(make: Callable[[bool], nn.Module]) -> None:
     )
     assert told(lambda: batch_first(x, resets=marks.t())) == (
         "resets has the shape (2, 5), but x has 2 steps of 5 sequences. Give one mark for each: (B, T) = (5, 2)."
+    )
+
+
+@pytest.mark.parametrize("run", [unroll, scan])
+def test_marks_without_memory(run: Callable[..., Result]) -> None:
+    x, marks = torch.randn(5, 2, D), torch.zeros(5, 2, dtype=torch.bool, device="meta")
+    assert told(lambda: run(cells.GRU(D, 4), x, resets=marks)) == (
+        "resets is on the meta device and has no marks, but x has numbers. Make resets where x is."
+    )
+    assert told(lambda: run(cells.GRU(D, 4), x, lengths=[1, 2], resets=marks)) == (
+        "resets is on the meta device and has no numbers, but no mark may lie past a row's length. "
+        "Pass resets on the CPU."
     )
 
 

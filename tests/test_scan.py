@@ -1,16 +1,18 @@
 """The laws of the plain loop, for every cell: a row is a function of its own valid steps and of nothing else."""
 
 from functools import partial
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from checks import flip
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
 from examples import CELLS, CellExample, Leaky
-from recurra import Cell, CellError, InputError, cells, scan, strict, unroll
+from recurra import Cell, CellError, InputError, VariationalDropout, cells, explain, scan, strict, unroll
 from recurra.cell import call_with
 
 D, H = 3, 4
@@ -170,8 +172,20 @@ X = torch.zeros(5, 3, D)
             "x has the shape (5, 3, 7), but GRU takes (T, B, 3). "
             "Give x a last axis of 3, or make the cell with input_size=7.",
         ),
-        (torch.zeros(5, 3), "x has the shape (5, 3), but GRU takes (T, B, 3). Give x a last axis of 3."),
-        (torch.zeros(()), "x has the shape (), but GRU takes (T, B, 3). Give x a last axis of 3."),
+        (torch.zeros(5, 3), "x has the shape (5, 3), but GRU takes (T, B, 3). Give x 3 axes, not 2."),
+        (torch.zeros(()), "x has the shape (), but GRU takes (T, B, 3). Give x 3 axes, not 0."),
+        (torch.zeros(1, 5, 3, D), "x has the shape (1, 5, 3, 3), but GRU takes (T, B, 3). Give x 3 axes, not 4."),
+        (torch.zeros(5, 3, 0), "x has the shape (5, 3, 0), but GRU takes (T, B, 3). Give x a last axis of 3."),
+        (np.zeros((5, 3, D)), "x is an ndarray, but GRU takes a tensor. Pass torch.as_tensor(x)."),
+        (
+            torch.zeros(5, 3, D).to_sparse(),
+            "x has the layout torch.sparse_coo, but GRU takes a dense tensor. Pass x.to_dense().",
+        ),
+        (
+            torch.zeros(5, 3, D, dtype=torch.complex64),
+            "x has the dtype torch.complex64, but the weights of GRU are torch.float32. "
+            "Convert one of them: x.to(torch.float32).",
+        ),
     ],
 )
 def test_inputs_that_do_not_fit(x: Tensor, told: str) -> None:
@@ -190,12 +204,36 @@ def test_inputs_that_do_not_fit(x: Tensor, told: str) -> None:
         ([[5, 1, 2]], "lengths has the shape (1, 3), but x holds 3 sequences. Pass one length for each."),
         ([5.0, 1, 2], "lengths has the dtype torch.float32, but counts steps. Pass whole numbers: lengths.long()."),
         ([True] * 3, "lengths has the dtype torch.bool, but counts steps. Pass whole numbers: lengths.long()."),
+        (
+            torch.ones(3, dtype=torch.long, device="meta"),
+            "lengths is on the meta device and has no numbers, but how many steps run depends on them. "
+            "Pass lengths on the CPU.",
+        ),
+        (
+            torch.ones(3, dtype=torch.long).to_sparse(),
+            "lengths has the layout torch.sparse_coo, but how many steps run depends on them. Pass lengths.to_dense().",
+        ),
     ],
 )
-def test_lengths_that_do_not_fit(lengths: list[int], told: str) -> None:
+def test_lengths_that_do_not_fit(lengths: list[int] | Tensor, told: str) -> None:
     with pytest.raises(InputError) as caught:
-        scan(cells.GRU(D, H), X, lengths=torch.tensor(lengths))
+        scan(cells.GRU(D, H), X, lengths=torch.as_tensor(lengths))
     assert str(caught.value) == told
+
+
+@pytest.mark.parametrize("run", [scan, unroll])
+def test_lengths_that_vmap_maps_are_refused(run: Any) -> None:
+    cell, marks = cells.GRU(D, H), torch.zeros(2, 5, 3, dtype=torch.bool)
+    for call, mapped, told in (
+        (
+            lambda n: run(cell, X, lengths=n)[0],
+            torch.ones(2, 3, dtype=torch.long),
+            "lengths differs from call to call of",
+        ),
+        (lambda m: run(cell, X, lengths=[1, 2, 3], resets=m)[0], marks, "resets differs from call to call of"),
+    ):
+        with pytest.raises(InputError, match=f"{told} torch.func.vmap, but .*. Make the mapped axis a part of the bat"):
+            torch.func.vmap(call)(mapped)
 
 
 @pytest.mark.parametrize(
@@ -204,6 +242,15 @@ def test_lengths_that_do_not_fit(lengths: list[int], told: str) -> None:
         (
             (torch.zeros(3, H),),
             "the given state of LSTM is 1 value, but its states are h, c: give one tensor for each.",
+        ),
+        (
+            7,
+            "the given state of LSTM is an int, but its states are h, c: give one tensor for each.",
+        ),
+        (
+            (torch.zeros(3, H).to_sparse(), torch.zeros(3, H)),
+            "the given state of LSTM has h in the layout torch.sparse_coo, but a state is a dense tensor. "
+            "Make it one: h.to_dense().",
         ),
         (
             {"h": 1},
@@ -243,3 +290,38 @@ def test_a_dtype_that_is_not_the_weights_is_told() -> None:
             scan(cell, x, h)
         with strict(), pytest.raises(InputError, match=message):
             unroll(cell, x, h)
+
+
+@pytest.mark.parametrize("run", [scan, unroll])
+def test_a_weight_of_another_shape_is_told(run: Any) -> None:
+    """Whether a parameter of the cell itself or that of a Linear inside, and inside a wrapper too."""
+    remedy = "Give it a weight of that shape, or make the cell with other widths."
+    lstm, mine, wrapped = cells.LSTM(D, H), Leaky(D, H), VariationalDropout(cells.LSTM(D, H), x=0.1)
+    for cell in (lstm, wrapped.inner):
+        cell.weight_hh = nn.Parameter(torch.zeros(16, 5))
+    mine.w.weight = nn.Parameter(torch.zeros(9, D))
+    for cell in (lstm, wrapped):
+        with pytest.raises(CellError) as caught:
+            run(cell, X)
+        told = "weight_hh of LSTM has the shape (16, 5), but input_size=3 and hidden_size=4 need (16, 4). "
+        assert str(caught.value) == told + remedy
+    with pytest.raises(CellError) as caught:
+        run(mine, X)
+    assert str(caught.value) == "w.weight of Leaky has the shape (9, 3), but Linear(3, 4) needs (4, 3). " + remedy
+
+
+def test_complex_weights_run_as_written_and_take_complex_rows() -> None:
+    cell, x = cells.LSTM(D, H).to(torch.complex64), torch.randn(5, 3, D, dtype=torch.complex64, requires_grad=True)
+    told = explain(cell, x)
+    assert told.executors == ("scan",) and "the weights are torch.complex64, and programs run in float32" in str(told)
+    y, last = unroll(cell, x)
+    expected, end = torch.nn.LSTM(D, H).to(torch.complex64), None
+    expected.load_state_dict({f"{name}_l0": p for name, p in cell.named_parameters()})
+    theirs, end = expected(x)
+    torch.testing.assert_close((y, last), (theirs, tuple(s[0] for s in end)))
+    with pytest.raises(InputError) as caught:
+        unroll(cell, x.real)
+    assert str(caught.value) == (
+        "x has the dtype torch.float32, but the weights of LSTM are torch.complex64. "
+        "Convert one of them: x.to(torch.complex64)."
+    )

@@ -1,6 +1,7 @@
 """Session: a layer one step at a time gives, bit for bit, what the layer gives for the whole sequence."""
 
 import copy
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -231,9 +232,9 @@ def test_what_a_session_refuses() -> None:
     wanted = r"takes tensors of the shapes \(1, 2, 4\) and \(1, 2, 4\), and got "
     with pytest.raises(InputError, match=wanted + r"\(1, 3, 4\) and \(1, 3, 4\)"):
         session.state = (torch.zeros(1, 3, 4), torch.zeros(1, 3, 4))
-    with pytest.raises(InputError, match=wanted + "a int"):
+    with pytest.raises(InputError, match=wanted + "an int"):
         session.state = 5
-    with pytest.raises(InputError, match=r"a tensor .* for each state of the layer, not a int"):
+    with pytest.raises(InputError, match=r"a tensor .* for each state of the layer, not an int"):
         Session(recurra.LSTM(3, 4)).state = 5
     with pytest.raises(InputError, match=r"adds x, 3 wide, to its layer's output, 4 wide\. Make the layer as wide"):
         Session(Residual(recurra.LSTM(3, 4))).step(torch.randn(1, 3))
@@ -254,11 +255,15 @@ def test_rows_elsewhere_or_of_another_kind_are_refused_and_negated_ones_read() -
         session.step(x.to("meta"))
     with pytest.raises(recurra.InputError, match="out is on meta and the session's weights are on cpu"):
         session.step(x, out=y.to("meta"))
-    with pytest.raises(recurra.InputError, match="x is a ndarray, and a session's step takes a tensor"):
+    with pytest.raises(recurra.InputError, match="x is an ndarray, and a session's step takes a tensor"):
         session.step(x.numpy())
+    for layout in (torch.sparse_coo, torch.sparse_csr):
+        told = f"x has the layout {layout}, and a session's step takes a dense tensor: x.to_dense()"
+        with pytest.raises(recurra.InputError, match=re.escape(told)):
+            session.step(x.to_sparse(layout=layout))
     with pytest.raises(recurra.InputError, match="x is a list"):
         session.step(x.tolist())
-    with pytest.raises(recurra.InputError, match="out is a ndarray"):
+    with pytest.raises(recurra.InputError, match="out is an ndarray"):
         session.step(x, out=y.numpy())
     with pytest.raises(recurra.InputError, match=r"LSTM is none. Use recurra.LSTM."):
         recurra.Session(torch.nn.LSTM(3, 4))

@@ -23,6 +23,7 @@ import recurra
 from examples import CELLS, LAYERS, CellExample, LayerExample
 from recurra import Cell, InputError, StrictError, cells, unroll
 from recurra.cell import innermost
+from recurra.layers.layer import Layer
 from recurra.scan import scan
 from recurra.unroll import describe, explain, strict, unroll_packed
 
@@ -457,7 +458,7 @@ def test_a_model_without_our_layers_is_told_so() -> None:
         ((torch.zeros(2, 3, 4), [[0.0]]), r"state of GRU is 1 value, but its states are h: give one tensor for each"),
         (([[1.0]],), r"x is a list, but GRU takes a tensor"),
         ((None,), r"x is a NoneType, but GRU takes a tensor"),
-        ((torch.zeros(2, 3, 4).numpy(),), r"x is a ndarray, but GRU takes a tensor. Pass torch.as_tensor\(x\)"),
+        ((torch.zeros(2, 3, 4).numpy(),), r"x is an ndarray, but GRU takes a tensor. Pass torch.as_tensor\(x\)"),
         ((torch.zeros(2, 3, 4), None, "abc"), r"lengths is a str, but counts steps"),
     ],
 )
@@ -466,3 +467,28 @@ def test_arguments_of_another_kind(arguments: tuple[Any, ...], message: str) -> 
     for call in (layer, functools.partial(recurra.explain, layer), functools.partial(recurra.unroll, layer.cell)):
         with pytest.raises(recurra.InputError, match=message):
             call(*arguments)
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        recurra.LSTM(D, 4),
+        recurra.Recurrent(cells.GRU(D, 4)),
+        recurra.Bidirectional(recurra.GRU(D, 4)),
+        cells.LSTM(D, 4),
+    ],
+    ids=lambda m: type(m).__name__,
+)
+def test_torchscript_is_refused_and_what_records_works(module: torch.nn.Module) -> None:
+    told = (
+        f"torch.jit.script cannot compile {type(module).__name__}, which is Python that TorchScript does not know. "
+        "Use torch.export.export, which records its operations."
+    )
+    for scripted in (module, torch.nn.Sequential(module)):
+        with pytest.raises(InputError) as caught:
+            torch.jit.script(scripted)
+        assert str(caught.value) == told
+    if isinstance(module, Layer):
+        x = torch.randn(3, 2, D)
+        expected = module(x)[0]
+        torch.testing.assert_close(torch.export.export(module, (x,)).module()(x)[0], expected)

@@ -18,6 +18,7 @@ from recurra.cell.base import (
     check_made,
     drawn_weights,
     initial_states,
+    misshapen,
     one_step,
     output_width,
     places_lock,
@@ -25,11 +26,12 @@ from recurra.cell.base import (
     telling_batches,
     trial_step,
     undisturbed,
+    unscriptable,
 )
 from recurra.cell.frames import has_lines, has_variables, machinery, wrapping
 from recurra.cell.gradients import Tapping
 from recurra.cell.resets import Resets, reset_side, resetting
-from recurra.cell.steps import split
+from recurra.cell.steps import check_width, split
 from recurra.cell.variables import Showing, recordable
 from recurra.cell.wrapper import Wrapper, innermost
 
@@ -51,12 +53,14 @@ __all__ = [
     "check_sides",
     "check_states",
     "check_tensor",
+    "check_width",
     "drawn_weights",
     "has_lines",
     "has_variables",
     "initial_states",
     "innermost",
     "machinery",
+    "misshapen",
     "one_step",
     "output_width",
     "places_lock",
@@ -68,5 +72,6 @@ __all__ = [
     "telling_batches",
     "trial_step",
     "undisturbed",
+    "unscriptable",
     "wrapping",
 ]

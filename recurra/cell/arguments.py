@@ -5,24 +5,31 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from recurra.errors import CellError, InputError
+from recurra.errors import CellError, InputError, kind_of
 
 
 def check_input(name: str, x: Tensor, input_size: int, axes: str = "T, B") -> None:
-    """x is a tensor (T, B, input_size), or has other `axes` before the last. Raises InputError."""
-    check_tensor(name, x)
-    if x.dim() == 2 + axes.count(",") and x.shape[-1] == input_size:
+    """x, a tensor, is (T, B, input_size), or has other `axes` before the last. Raises InputError."""
+    number = 2 + axes.count(",")
+    if x.dim() == number and x.shape[-1] == input_size:
         return
-    remedy = f"Give x a last axis of {input_size}"
-    if x.dim() == 2 + axes.count(",") and x.shape[-1]:
-        remedy += f", or make the cell with input_size={x.shape[-1]}"
+    if x.dim() != number:
+        remedy = f"Give x {number} axes, not {x.dim()}"
+    else:
+        remedy = f"Give x a last axis of {input_size}"
+        remedy += f", or make the cell with input_size={x.shape[-1]}" if x.shape[-1] else ""
     raise InputError(f"x has the shape {tuple(x.shape)}, but {name} takes ({axes}, {input_size}). {remedy}.")
 
 
 def check_tensor(name: str, x: object) -> None:
-    """x is a tensor. Raises InputError."""
+    """x is a tensor whose numbers lie in memory one by one. Raises InputError."""
     if not isinstance(x, Tensor):
-        raise InputError(f"x is a {type(x).__name__}, but {name} takes a tensor. Pass torch.as_tensor(x).")
+        raise InputError(f"x is {kind_of(x)}, but {name} takes a tensor. Pass torch.as_tensor(x).")
+    if x.is_nested:
+        remedy = "Pass x.to_padded_tensor(0.0) and the lengths"
+        raise InputError(f"x is a nested tensor, but {name} takes rows of one length. {remedy}.")
+    if x.layout is not torch.strided:
+        raise InputError(f"x has the layout {x.layout}, but {name} takes a dense tensor. Pass x.to_dense().")
 
 
 def autocast_is_on(x: Tensor) -> bool:
@@ -64,13 +71,18 @@ def check_states(
     source = origin or "the given state"
     given = (states,) if isinstance(states, Tensor) else tuple(states) if isinstance(states, (tuple, list)) else None
     if given is None or len(given) != len(sizes) or not all(isinstance(s, Tensor) for s in given):
-        count = f"a {type(states).__name__}" if given is None else f"{len(given)} value{'' if len(given) == 1 else 's'}"
+        count = kind_of(states) if given is None else f"{len(given)} value{'' if len(given) == 1 else 's'}"
         raise error(f"{source} of {name} is {count}, but its states are {', '.join(sizes)}: give one tensor for each.")
     for tensor, (state, width) in zip(given, sizes.items(), strict=True):
         if tensor.shape != (batch, width):
             raise error(
                 f"{source} of {name} has {state} of shape {tuple(tensor.shape)}, but a batch of {batch} needs "
                 f"({batch}, {width}). A state has one row for each sequence of the batch."
+            )
+        if tensor.layout is not torch.strided:
+            raise error(
+                f"{source} of {name} has {state} in the layout {tensor.layout}, but a state is a dense tensor. "
+                f"Make it one: {state}.to_dense()."
             )
     return given
 
@@ -98,11 +110,13 @@ def check_sides(name: str, sizes: Mapping[str, int], sides: object, x: Tensor, o
 
 def check_lengths(lengths: Tensor | Sequence[int], steps: int, batch: int) -> Tensor:
     """The lengths as whole numbers (batch,) on the CPU, each from 0 to `steps`. Raises InputError."""
+    if isinstance(lengths, Tensor):
+        _check_numbers("lengths", lengths, "how many steps run depends on them")
     try:
         given = torch.as_tensor(lengths, device="cpu")
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(
-            f"lengths is a {type(lengths).__name__}, but counts steps. Pass one whole number for each sequence."
+            f"lengths is {kind_of(lengths)}, but counts steps. Pass one whole number for each sequence."
         ) from error
     if not given.numel():
         given = given.long()  # torch makes an empty list a tensor of floats
@@ -128,11 +142,13 @@ def check_resets(resets: object, steps: int, batch: int, lengths: Tensor | None 
 
     lengths: checked ones; no mark may lie at or past a row's. Raises InputError.
     """
+    if lengths is not None and isinstance(resets, Tensor):
+        _check_numbers("resets", resets, "no mark may lie past a row's length")
     try:
         given = torch.as_tensor(resets)
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(
-            f"resets is a {type(resets).__name__}, but marks steps. Pass a tensor ({axes}) of truth values."
+            f"resets is {kind_of(resets)}, but marks steps. Pass a tensor ({axes}) of truth values."
         ) from error
     wanted = {"T, B": (steps, batch), "B, T": (batch, steps), "T": (steps,)}[axes]
     if given.shape != wanted:
@@ -153,6 +169,17 @@ def check_resets(resets: object, steps: int, batch: int, lengths: Tensor | None 
                 f"Clear what lies past it: {_MARK[axes].format(n=n, b=b)} = False."
             )
     return marks
+
+
+def _check_numbers(name: str, t: Tensor, why: str) -> None:
+    """The numbers of t can be read one by one. Raises InputError."""
+    if t.is_meta:
+        raise InputError(f"{name} is on the meta device and has no numbers, but {why}. Pass {name} on the CPU.")
+    if t.layout is not torch.strided:
+        raise InputError(f"{name} has the layout {t.layout}, but {why}. Pass {name}.to_dense().")
+    if torch._C._functorch.is_batchedtensor(t):
+        remedy = "Make the mapped axis a part of the batch"
+        raise InputError(f"{name} differs from call to call of torch.func.vmap, but {why}. {remedy}.")
 
 
 def _impossible_length(lengths: Tensor, steps: int) -> InputError:

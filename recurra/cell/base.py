@@ -105,9 +105,39 @@ class Cell(torch.nn.Module):
         """Width of the output y_t, found by running `step` on two rows of zeros."""
         return output_width(self)
 
+    def check_weights(self) -> None:
+        """Looks, after a step has failed, for a weight of another shape than its place needs. Raises CellError.
+
+        Here those of torch.nn.Linear within; a cell whose own weights' shapes are known looks at these too.
+        """
+        for path, m in self.named_modules():
+            if isinstance(m, torch.nn.Linear) and m.weight.shape != (m.out_features, m.in_features):
+                wanted = f"Linear({m.in_features}, {m.out_features}) needs {(m.out_features, m.in_features)}"
+                raise misshapen(self, f"{path}.weight", m.weight, wanted)
+
+    def __prepare_scriptable__(self) -> None:
+        """What torch.jit.script calls first. Raises InputError."""
+        raise unscriptable(self)
+
     def extra_repr(self) -> str:
         widths = "".join(f", {k}={n}" for k, n in self.state_sizes.items() if n != self.hidden_size)
         return f"{self.input_size}, {self.hidden_size}{widths}"
+
+
+def misshapen(cell: Cell, name: str, weight: Tensor, wanted: str) -> CellError:
+    """A weight has another shape than it needs."""
+    return CellError(
+        f"{name} of {cell.full_name} has the shape {tuple(weight.shape)}, but {wanted}. "
+        "Give it a weight of that shape, or make the cell with other widths."
+    )
+
+
+def unscriptable(module: torch.nn.Module) -> InputError:
+    """torch.jit.script reads Python, and ours is more than it knows."""
+    return InputError(
+        f"torch.jit.script cannot compile {type(module).__name__}, which is Python that TorchScript does not know. "
+        "Use torch.export.export, which records its operations."
+    )
 
 
 def check_made(cell: Cell) -> None:
@@ -213,5 +243,6 @@ def telling_batches(cell: Cell, weights: Iterable[Tensor] = ()) -> Iterator[int]
 
 
 def rows_like(module: torch.nn.Module) -> Tensor:
-    """A tensor of the dtype and device of a module: those of its first floating parameter."""
-    return next((p for p in module.parameters() if p.is_floating_point()), torch.empty(0))
+    """A tensor of the dtype and device of a module: those of its first floating parameter, else of a complex one."""
+    complex_one = next((p for p in module.parameters() if p.is_complex()), torch.empty(0))
+    return next((p for p in module.parameters() if p.is_floating_point()), complex_one)

@@ -8,6 +8,7 @@ from torch import Tensor
 from recurra.cell.arguments import check_states
 from recurra.cell.base import Cell
 from recurra.cell.wrapper import InnerStep, States, Wrapper
+from recurra.errors import InputError
 
 
 class Resets(Wrapper):
@@ -48,7 +49,10 @@ def reset_side(resets: Tensor, x: Tensor, reverse: bool) -> Tensor:
     """resets (T, B) as the side of a run over x: (T, B, 1), above zero where the state begins anew before a step.
 
     A reversed run comes to a sequence's last step first: there the step after it, in time, begins another sequence.
+    Raises InputError for marks without memory beside an x that has it.
     """
+    if resets.is_meta and not x.is_meta:
+        raise InputError("resets is on the meta device and has no marks, but x has numbers. Make resets where x is.")
     if reverse:
         resets = torch.cat([resets[1:], torch.zeros_like(resets[:1])])
     return resets.to(x.device, x.dtype).unsqueeze(-1)

@@ -57,9 +57,14 @@ def state_sizes(
         if key not in states:
             raise CellError(f"{name} has no state {key} to be given a width: its step names {', '.join(states)}.")
     for key, value in {"input_size": input_size, "hidden_size": hidden_size, **widths}.items():
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise CellError(f"{name} got {key}={value!r}. A width is a whole number of at least 1.")
+        check_width(name, key, value)
     return {state: widths.get(state, hidden_size) for state in states}
+
+
+def check_width(name: str, argument: str, width: object, remedy: str = "") -> None:
+    """A width is a whole number of at least 1. Raises CellError."""
+    if not isinstance(width, int) or isinstance(width, bool) or width < 1:
+        raise CellError(f"{name} got {argument}={width!r}. A width is a whole number of at least 1{remedy}.")
 
 
 def split(step: Callable[..., object], names: Sequence[str], before: States, result: object) -> tuple[Tensor, States]:

@@ -99,6 +99,10 @@ class Wrapper(Cell, named_by_step=False):
         """The inner cell's."""
         return {f"inner.{name}": w for name, w in self.inner.call_weights().items()}
 
+    def check_weights(self) -> None:
+        """Looks at the inner cell's."""
+        self.inner.check_weights()
+
     def extra_repr(self) -> str:
         return ""
 

@@ -8,7 +8,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from recurra.cell import Cell
+from recurra.cell import Cell, misshapen
 from recurra.errors import CellError
 
 Device = torch.device | str | int | None
@@ -45,6 +45,14 @@ class Weighted(Cell, named_by_step=False):
     def shapes(self) -> Shapes:
         """The shape of every parameter by name, in their order; widths of input and states are known."""
         raise NotImplementedError
+
+    def check_weights(self) -> None:
+        super().check_weights()
+        sizes = f"input_size={self.input_size} and hidden_size={self.hidden_size}"
+        for name, shape in self.shapes().items():
+            weight = getattr(self, name)
+            if weight is not None and weight.shape != shape:
+                raise misshapen(self, name, weight, f"{sizes} need {shape}")
 
     def reset_parameters(self) -> None:
         """Draws all parameters anew."""

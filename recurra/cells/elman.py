@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recurra.cell import Cell
+from recurra.cell import Cell, check_width
 from recurra.cells._parameters import Device, Dtype, Gated
 from recurra.errors import CellError
 
@@ -68,6 +68,7 @@ class WithOutput(Gated, named_by_step=False):
         device: Device = None,
         dtype: Dtype = None,
     ) -> None:
+        check_width(type(self).__name__, "output_size", output_size)
         self.prepare(input_size, hidden_size, bias, device, dtype)
         self.nonlinearity = checked_nonlinearity(self, nonlinearity)
         self.add_output(output_size, bias, device, dtype)

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from recurra.cell import check_width
 from recurra.cells._parameters import Device, Dtype, Gated
 
 
@@ -32,6 +33,7 @@ class Jordan(Gated):
         device: Device = None,
         dtype: Dtype = None,
     ) -> None:
+        check_width(type(self).__name__, "output_size", output_size)
         self.prepare(input_size, hidden_size, bias, device, dtype, y=output_size)
         self.output = nn.Linear(hidden_size, output_size, bias, device, dtype)
         self.reset_parameters()

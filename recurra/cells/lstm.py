@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from recurra.cell import check_width
 from recurra.cells._parameters import Device, Dtype, ForgetGated, Shapes, checked_forget_bias
 
 
@@ -64,6 +65,7 @@ class LSTMProjected(ForgetGated):
         *,
         forget_bias: float | None = None,
     ) -> None:
+        check_width(type(self).__name__, "proj_size", proj_size, "; without a projection the cell is LSTM")
         self.prepare(input_size, hidden_size, bias, device, dtype, h=proj_size)
         self.forget_bias = checked_forget_bias(self, forget_bias, bias)
         self.reset_parameters()

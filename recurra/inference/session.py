@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from recurra.cell import rows_like
-from recurra.errors import InputError
+from recurra.errors import InputError, kind_of
 from recurra.layers import Bidirectional, Recurrent, Residual, Stack
 from recurra.layers.drop_in import DropIn
 from recurra.layers.layer import no_layer
@@ -45,7 +45,7 @@ class Session:
         try:
             fits = x.shape == self._shape and x.dtype is self._dtype and x.device == self._device
             fits = fits and x.is_contiguous() and not x.is_neg()  # or PyTorch has yet to negate these numbers
-        except AttributeError:
+        except (AttributeError, RuntimeError):  # no tensor, or one without strides
             fits = False
         if not fits:
             x = self._fitting(x)
@@ -137,8 +137,9 @@ class Session:
     def _fitting(self, x: Tensor) -> Tensor:
         """x as the steppers read it; prepares the session at the first step."""
         if not isinstance(x, Tensor):
-            kind = type(x).__name__
-            raise InputError(f"x is a {kind}, and a session's step takes a tensor. Pass torch.as_tensor(x).")
+            raise InputError(f"x is {kind_of(x)}, and a session's step takes a tensor. Pass torch.as_tensor(x).")
+        if x.layout is not torch.strided:
+            raise InputError(f"x has the layout {x.layout}, and a session's step takes a dense tensor: x.to_dense().")
         if x.dim() != 2:
             raise InputError(f"a session's step takes x (B, D), one row for each sequence, and got {tuple(x.shape)}.")
         if not self._leaves:
@@ -156,8 +157,9 @@ class Session:
 
     def _check_out(self, out: Tensor) -> None:
         if not isinstance(out, Tensor):
-            kind = type(out).__name__
-            raise InputError(f"out is a {kind}, and a session's step writes to a tensor. Pass torch.as_tensor(out).")
+            raise InputError(
+                f"out is {kind_of(out)}, and a session's step writes to a tensor. Pass torch.as_tensor(out)."
+            )
         if out.device != self._device:
             raise InputError(f"out is on {out.device} and the session's weights are on {self._device}. Make it there.")
         view = out.is_neg() or not out.is_contiguous()
@@ -300,7 +302,7 @@ def _set_state(layer: nn.Module, value: Any, leaves: Iterator[_Leaf]) -> None:
     stacked = (len(steppers),) if isinstance(layer, nn.RNNBase) else ()
     wanted = tuple((*stacked, *t.shape) for t in steppers[0].states)
     if not isinstance(given, tuple) or not all(isinstance(g, Tensor) for g in given):
-        raise _misfit(wanted, f"a {type(value).__name__}")
+        raise _misfit(wanted, kind_of(value))
     if (shapes := tuple(tuple(g.shape) for g in given)) != wanted:
         raise _misfit(wanted, " and ".join(map(str, shapes)) or "nothing")
     for k, s in enumerate(steppers):
@@ -320,6 +322,6 @@ def _rows_of(state: Any) -> int:
     while isinstance(inner, (tuple, list)):
         inner = next((s for s in inner if s is not None), None)
     if not isinstance(inner, Tensor) or inner.dim() < 2:
-        came = f"a {type(inner).__name__}" if not isinstance(inner, Tensor) else f"the shape {tuple(inner.shape)}"
+        came = kind_of(inner) if not isinstance(inner, Tensor) else f"the shape {tuple(inner.shape)}"
         raise InputError(f"the session's state is a tensor (..., B, n) for each state of the layer, not {came}.")
     return int(inner.shape[-2])

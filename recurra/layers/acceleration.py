@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-from recurra.errors import InputError
+from recurra.errors import InputError, kind_of
 from recurra.layers.drop_in import GRU, LSTM, RNN, DropIn
 from recurra.machine import native
 from recurra.machine.operands import FLOATS
@@ -79,7 +79,7 @@ def accelerate(model: nn.Module) -> Acceleration:
     """
     if not isinstance(model, nn.Module):
         raise InputError(
-            f"accelerate takes a torch.nn.Module, and a {type(model).__name__} came. "
+            f"accelerate takes a torch.nn.Module, and {kind_of(model)} came. "
             f"Pass the model; its recurrent layers are replaced in place."
         )
     compiled = {inner for module in model.modules() if _is_compiled(module) for inner in module.modules()}
@@ -157,7 +157,7 @@ def _other_weights(module: Any) -> str:
         if own is None or own is not used:
             return f"its {name} is no parameter of its own, but set from elsewhere"
         if type(own) is not nn.Parameter:
-            return f"its {name} is a {type(own).__name__}, whose numbers only PyTorch can read"
+            return f"its {name} is {kind_of(own)}, whose numbers only PyTorch can read"
         if own.dtype not in FLOATS:
             return f"its {name} is {own.dtype}, and the native machine runs in float32 and float64"
         if own.device.type != "cpu":

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from recurra.errors import InputError
+from recurra.errors import InputError, kind_of
 from recurra.layers.layer import Layer, Lengths, Sequences, common_layout, map_rows, within
 
 
@@ -109,7 +109,7 @@ def _entries(owner: str, state: Any, count: int) -> tuple[Any, ...]:
     if state is None:
         return (None,) * count
     if not isinstance(state, (tuple, list)) or len(state) != count:
-        given = f"{len(state)} entries" if isinstance(state, (tuple, list)) else f"a {type(state).__name__}"
+        given = f"{len(state)} entries" if isinstance(state, (tuple, list)) else kind_of(state)
         raise InputError(f"the state of {owner} is a tuple of {count} entries, one for each layer, but {given} came.")
     return tuple(state)
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
-from recurra.cell import Cell, check_lengths, check_resets
+from recurra.cell import Cell, check_lengths, check_resets, unscriptable
 from recurra.errors import InputError
 from recurra.layers.recording import Record, recording
 
@@ -41,6 +41,10 @@ class Layer(torch.nn.Module):
         Raises InputError for a name that does not exist, and lists those that do.
         """
         return recording(self, names)
+
+    def __prepare_scriptable__(self) -> None:
+        """What torch.jit.script calls first. Raises InputError."""
+        raise unscriptable(self)
 
     def cells_by_part(self) -> dict[str, Cell]:
         """The cells that this layer itself runs, not those of layers inside it."""

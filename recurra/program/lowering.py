@@ -279,6 +279,7 @@ LOWERINGS: dict[str, Callable[..., Lowered]] = {
     "logical_or": lambda g, a, b: g("max", _truth(g, a), _truth(g, b)),
     "bitwise_or": lambda g, a, b: g("max", a, b),
     "split": _split,
+    "unsafe_split": _split,  # what torch.nn.GRUCell and LSTMCell take apart; its parts share no memory
     "split_with_sizes": _split,
     "slice": _slice,
     "slice_scatter": _slice_scatter,
@@ -307,7 +308,8 @@ VIEWS = frozenset("unsqueeze squeeze view _unsafe_view permute t transpose expan
 AXIS = {
     "unbind": 1, "var": 1, "std": 1, "select": 1, "sum": 1, "mean": 1, "amax": 1, "amin": 1, "_softmax": 1,
     "_log_softmax": 1,
-    "logsumexp": 1, "glu": 1, "cat": 1, "slice": 1, "split": 2, "split_with_sizes": 2, "slice_scatter": 2,
+    "logsumexp": 1, "glu": 1, "cat": 1, "slice": 1, "split": 2, "unsafe_split": 2, "split_with_sizes": 2,
+    "slice_scatter": 2,
     "select_scatter": 2,
     "linalg_vector_norm": 2, "roll": 2,
 }  # fmt: skip

@@ -24,6 +24,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from recurra.errors import kind_of
+
 _ABSENT = object()
 _LIBRARIES = sys.stdlib_module_names | {"torch", "numpy", "recurra"}
 _UNASKED = frozenset(  # special methods that making, printing or copying an object calls, not a step
@@ -144,7 +146,7 @@ def _asks(value: Any, name: str) -> str | None:
         if any(value is a for a in asked):
             return f"{what} ({name})"
     if isinstance(value, _ELSEWHERE):
-        return f"reads {name}, a {type(value).__name__}, whose value no trace can follow"
+        return f"reads {name}, {kind_of(value)}, whose value no trace can follow"
     home = value.__name__ if isinstance(value, ModuleType) else type(getattr(value, "__self__", None)).__module__
     return f"draws random numbers ({name})" if home == "random" or home.startswith("numpy.random") else None
 

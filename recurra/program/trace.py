@@ -112,10 +112,11 @@ def _refuse_hidden_inputs(cell: Cell) -> None:
 
 
 def rows_of(weights: Mapping[str, Tensor]) -> tuple[torch.dtype, torch.device]:
-    """The dtype and device of a step's rows: those of the cell's first floating parameter."""
-    for t in weights.values():
-        if t.is_floating_point():
-            return t.dtype, t.device
+    """The dtype and device of a step's rows: those of the cell's first floating parameter, else of a complex one."""
+    for kind in (torch.Tensor.is_floating_point, torch.Tensor.is_complex):
+        for t in weights.values():
+            if kind(t):
+                return t.dtype, t.device
     return torch.get_default_dtype(), torch.device("cpu")
 
 

@@ -1,6 +1,7 @@
 """What the regularisers have in common: rates by name, and the masks of a call."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Never
 
 import torch
 from torch import Tensor
@@ -18,17 +19,17 @@ class Regulariser(Wrapper):
     Every call draws a key from PyTorch's default generator. A mask is a function of the key, the name it is for, the
     step t, the sequence b and the unit, and of nothing else.
 
-    Raises InputError for a name that the cell does not have and for a rate not in [0, 1).
+    Raises InputError for a rate without a name, for a name that the cell does not have and for a rate not in [0, 1).
     """
 
     label: str  # the mask of h is called label_h
     what: str  # that has a rate, for messages
     dropped = 0.0  # what a mask is where it drops
 
-    def __init__(self, cell: Cell, /, **rates: float) -> None:
+    def __init__(self, cell: Cell, /, *unnamed: Never, **rates: float) -> None:
         super().__init__(cell)
         widths = self.widths()
-        self._check(rates, widths)
+        self._check(unnamed, rates, widths)
         self.rates = rates
         self._widths = {name: widths[name] for name in rates}
 
@@ -75,8 +76,13 @@ class Regulariser(Wrapper):
     def _active(self) -> list[str]:
         return [name for name, rate in self.rates.items() if rate] if self.training else []
 
-    def _check(self, rates: Mapping[str, object], names: Mapping[str, int]) -> None:
+    def _check(self, unnamed: Sequence[object], rates: Mapping[str, object], names: Mapping[str, int]) -> None:
         own, inner, known = type(self).__name__, type(innermost(self)).__name__, ", ".join(names)
+        if unnamed:
+            remedy = f"Give it by name, as in {next(iter(names), self.label)}={unnamed[0]!r}"
+            raise InputError(
+                f"{own} got {unnamed[0]!r} without a name. {remedy}: {inner} has the {self.what}s {known}."
+            )
         if not rates:
             remedy = f"Give one by name, as in {next(iter(names), self.label)}=0.1"
             raise InputError(f"{own} got no rate. {remedy}: {inner} has the {self.what}s {known}.")

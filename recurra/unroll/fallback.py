@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from recurra.cell import Showing, Tapping, autocast_is_on, call_with, check_dtypes
+from recurra.cell import Showing, Tapping, autocast_is_on, call_with, check_dtypes, check_tensor
 from recurra.scan import scan
 from recurra.unroll.call import Call, States, within
 from recurra.unroll.compiled import Compiled
@@ -32,6 +32,7 @@ def fall_back(call: Call, compiled: Compiled, reason: str) -> tuple[Tensor, Stat
     """scan, and nobody can say that it was silent: an error in strict mode, and told by `explain`."""
     line = compiled.line if reason == compiled.reason else ""
     if is_strict() and not compiled.reason and not autocast_is_on(call.x):
+        check_tensor(compiled.name, call.x)
         named = {} if call.states is None else dict(zip(call.cell.state_names, call.states))
         check_dtypes(compiled.name, compiled.dtype, compiled.device, call.x, named)
     refuse_in_strict(compiled, reason, line)

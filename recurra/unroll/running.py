@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from recurra.errors import kind_of
 from recurra.program.layout import Layout
 from recurra.unroll.call import Call, States
 from recurra.unroll.compiled import Compiled
@@ -33,9 +34,9 @@ def unfit(call: Call, compiled: Compiled) -> str:
 def _foreign(compiled: Compiled, t: Tensor) -> str:
     if t.dtype is not compiled.dtype or t.device != compiled.device:
         return f"x or a state is {t.dtype} on {t.device}, and the weights are {compiled.dtype} on {compiled.device}"
-    return (
-        "" if t.__class__ in TENSORS else f"x or a state is a {type(t).__name__}, whose numbers only PyTorch can read"
-    )
+    if t.__class__ not in TENSORS:
+        return f"x or a state is {kind_of(t)}, whose numbers only PyTorch can read"
+    return "" if t.layout is torch.strided else f"x or a state has the layout {t.layout}, and rows are dense"
 
 
 def run(call: Call, compiled: Compiled, tensors: list[Tensor], layout: Layout, inputs: States) -> tuple[Tensor, States]:
