@@ -226,7 +226,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if name == "slice" and _whole(args, tensors[0]):
                 return vargs[0]
             raise Untraceable(f"{name} works across the rows of the batch, or over more than one axis")
-        gap = args[4:5] if name == "slice" else args[5:6] if name == "slice_scatter" else ()
+        gap: tuple[Any, ...] = args[4:5] if name == "slice" else args[5:6] if name == "slice_scatter" else ()
         if gap not in ((), (1,)):
             raise Untraceable(
                 f"{name} takes one column in {gap[0]}, and a program's slices have no gaps; order the columns by "
