@@ -7,6 +7,7 @@ import ctypes
 import functools
 import importlib
 import os
+import pathlib
 import random
 import sys
 import threading
@@ -240,6 +241,42 @@ class ReadsAFile(Cell):
             return x + h * (1.0 + len(file.read()))
 
 
+FILE = pathlib.Path(os.devnull)
+
+
+class ReadsAGlobalPath(Cell):
+    def step(self, x: Tensor, h: Tensor) -> Tensor:
+        with FILE.open() as file:
+            return x + h * (1.0 + len(file.read()))
+
+
+class ReadsItsPath(Cell):
+    path = pathlib.Path(os.devnull)
+
+    def step(self, x: Tensor, h: Tensor) -> Tensor:
+        return x + h * (1.0 + len(self.path.read_text()))
+
+
+class ReadsBytesOfItsPath(ReadsItsPath):
+    def step(self, x: Tensor, h: Tensor) -> Tensor:
+        return x + h * (1.0 + len(self.path.read_bytes()))
+
+
+class MakesAPath(Cell):
+    def step(self, x: Tensor, h: Tensor) -> Tensor:
+        return x + h * (2.0 if pathlib.Path(os.devnull).exists() else 1.0)
+
+
+class LoadsAnArray(Cell):
+    def step(self, x: Tensor, h: Tensor) -> Tensor:
+        return x + h * len(numpy.fromfile(os.devnull))
+
+
+class LoadsATensor(Cell):
+    def step(self, x: Tensor, h: Tensor) -> Tensor:
+        return x + (torch.load(os.devnull) if len(x) > 100 else h)
+
+
 class LooksUpAModule(Cell):
     def step(self, x: Tensor, h: Tensor) -> Tensor:
         return x + h * sys.modules["math"].e
@@ -318,6 +355,12 @@ def test_a_decorated_step_is_traced() -> None:
         (ReadsItsThread, "LOCAL.gain"),
         (ReadsC, "C.value"),
         (ReadsAFile, "open(os.devnull)"),
+        (ReadsAGlobalPath, "FILE.open()"),
+        (ReadsItsPath, "self.path.read_text()"),
+        (ReadsBytesOfItsPath, "self.path.read_bytes()"),
+        (MakesAPath, "pathlib.Path(os.devnull)"),
+        (LoadsATensor, "torch.load"),
+        (LoadsAnArray, "numpy.fromfile"),
         (LooksUpAModule, 'sys.modules["math"]'),
         (ImportsByName, 'importlib.import_module("math")'),
         (ReadsTheEnvironment, "os.environ.get"),

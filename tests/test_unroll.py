@@ -169,6 +169,7 @@ def test_every_layer_runs_on_the_machine(example: LayerExample) -> None:
     assert set(told.executors) == {"native machine"}
 
 
+@needs_machine
 def test_explain_tells_what_the_passes_did() -> None:
     told = str(explain(recurra.LSTM(3, 4), torch.randn(5, 2, 3)))
     assert told.startswith("LSTM (input 3; states h 4, c 4), T = 5, B = 2: ")

@@ -10,6 +10,7 @@ import copyreg
 import ctypes
 import dis
 import functools
+import inspect
 import io
 import os
 import sys
@@ -18,9 +19,11 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from importlib import import_module
+from pathlib import Path
 from types import CellType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -74,13 +77,15 @@ class Surroundings:
         if c in self.classes or is_library(c):
             return
         self.classes[c] = None
+        for kind in inspect.getmro(type(c)):  # a class has the attributes of its metaclass
+            self._class(kind)
         copyreg._slotnames(c)  # type: ignore[attr-defined]  # what the first copy would write into the class
         for name, member in list(vars(c).items()):
             special = name.startswith("__")
             for f in _functions_of(member):
                 if not special:
                     self._methods.append((name, f))
-                elif name not in _UNASKED and not issubclass(c, nn.Module):
+                elif name not in _UNASKED and not issubclass(c, (nn.Module, type)):
                     self._methods.append(("step", f))  # called by an operator, whose name no step spells
             if not special and not isinstance(member, FunctionType):
                 self._value(member)
@@ -152,7 +157,9 @@ def _asks(value: Any, name: str) -> str | None:
 
 
 # Objects that keep their value where attributes do not show it.
-_ELSEWHERE = (ContextVar, threading.local, ctypes._SimpleCData, ctypes.Array, ctypes.Structure)
+_ELSEWHERE = (ContextVar, threading.local, ctypes._SimpleCData, ctypes.Array, ctypes.Structure, Path)
+
+_READERS = [getattr(m, k) for m in (np, torch) for k in "load loadtxt genfromtxt fromfile".split() if hasattr(m, k)]
 
 _ASKED: list[tuple[tuple[Any, ...], str]] = [
     ((torch.is_grad_enabled, torch.is_inference_mode_enabled), "asks whether gradients are on"),
@@ -161,7 +168,8 @@ _ASKED: list[tuple[tuple[Any, ...], str]] = [
     ((torch.get_num_threads,), "asks for the number of threads"),
     ((torch.are_deterministic_algorithms_enabled,), "asks whether algorithms are deterministic"),
     ((sys.modules,), "looks up a module as it runs"),
-    ((open, io.open), "reads a file"),
+    ((open, io.open, os.open, *_READERS, Path.read_text, Path.read_bytes), "reads a file"),
+    ((Path, os.stat, os.listdir, os.path.exists), "looks at the file system"),
     ((os.environ, os.getenv), "reads the environment"),
     ((globals, locals, vars, eval, exec), "reads variables by names that are made as it runs"),
     ((__import__, import_module), "imports a module as it runs"),
@@ -231,7 +239,7 @@ def _read_by(f: FunctionType) -> Iterator[tuple[Mapping[str, Any], str, Any]]:
 
 
 def _chains(f: FunctionType) -> Iterator[tuple[Any, str, int]]:
-    """(value, name, line) of every global and built-in that f names, and of the attributes of modules."""
+    """(value, name, line) of every global and built-in that f names, of the attributes of modules, and of imports."""
     for (closed, names), line in _names(f.__code__).items():
         namespace: Mapping[str, Any] = _closure(f) if closed else f.__globals__
         for k, name in enumerate(names):
@@ -242,8 +250,7 @@ def _chains(f: FunctionType) -> Iterator[tuple[Any, str, int]]:
             if not isinstance(value, ModuleType):
                 break
             namespace = vars(value)
-    for line in _imports(f.__code__):
-        yield __import__, "import", line
+    yield from _unnamed(f.__code__)
 
 
 @functools.lru_cache(maxsize=4096)
@@ -270,16 +277,21 @@ def _names(whole: CodeType) -> dict[tuple[bool, tuple[str, ...]], int]:
 
 
 @functools.lru_cache(maxsize=4096)
-def _imports(code: CodeType) -> list[int]:
-    """Lines that import the user's modules."""
-    lines = []
+def _unnamed(code: CodeType) -> list[tuple[Any, str, int]]:
+    """What code calls without a name: it imports the user's modules, or reads the file of whatever path it has.
+
+    (`open` is a method of a path too, and of much else that a step may have, a gate for one.)
+    """
+    found: list[tuple[Any, str, int]] = []
     for c in _codes(code):
         line = c.co_firstlineno
         for i in dis.get_instructions(c):
             line = (i.positions.lineno if i.positions else None) or line
             if i.opname == "IMPORT_NAME" and i.argval.partition(".")[0] not in _LIBRARIES:
-                lines.append(line)
-    return lines
+                found.append((__import__, "import", line))
+            elif i.opname in ("LOAD_ATTR", "LOAD_METHOD") and i.argval in ("read_text", "read_bytes"):
+                found.append((getattr(Path, i.argval), i.argval, line))
+    return found
 
 
 def _codes(code: CodeType) -> Iterator[CodeType]:

@@ -55,9 +55,11 @@ class Explanation:
             lines.append(f"  because {v.reason}")
         if v.line:
             lines.append(f"  see {v.line}")
-        if v.compiled is not None and v.compiled.plan is not None:
+        if v.compiled is None or v.executor == "scan":  # the program, if there is one, did not run
+            return "\n".join(lines)
+        if v.compiled.plan is not None:
             lines += [f"  {line}" for line in part_lines(v.compiled.plan, v.compiled.backward)]
-        if v.compiled is not None and v.compiled.second is not None:
+        if v.compiled.second is not None:
             why = v.compiled.second.reason
             lines.append(f"  second derivatives:        {f'PyTorch, because {why}' if why else 'native machine'}")
         return "\n".join(lines)
