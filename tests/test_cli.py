@@ -74,7 +74,7 @@ def test_every_setting_is_a_flag_with_its_help(capsys: pytest.CaptureFixture[str
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["train"], 'parameter DATA requires an argument'),
+        (["train"], "parameter DATA requires an argument"),
         (["train", "x.txt", "--hiden", "3"], "Unknown option: --hiden. Did you mean --hidden?"),
         (["train", "x.txt", "--hidden", "many"], "--hidden: many is no whole number; give one, as in 3."),
         (["train", "missing.txt"], "missing.txt does not exist"),
@@ -205,6 +205,26 @@ def test_a_closed_pipe_is_no_error() -> None:
     assert done.stdout.splitlines()[-1] == "0"
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no device that is always full")
+@pytest.mark.parametrize("arguments", [["cells"], ["cells", "LSTM"], ["cells", "LSTM", "--json"], ["--help"]])
+def test_a_full_output_is_one_line_and_exit_code_1(arguments: list[str]) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "recurra", *arguments], stdout=full, stderr=subprocess.PIPE, text=True, cwd=ROOT
+        )
+    assert done.returncode == FAILED
+    assert done.stderr == (
+        "recurra: the output cannot be written: No space left on device. Send it where there is room.\n"
+    )
+
+
+def test_a_closed_output_is_no_error() -> None:
+    done = subprocess.run(
+        ["bash", "-c", f"'{sys.executable}' -m recurra cells >&-"], stderr=subprocess.PIPE, text=True, cwd=ROOT
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_the_commands_are_these() -> None:
     assert sorted(name for name in app if not name.startswith("-")) == sorted(COMMANDS)
 
@@ -241,9 +261,7 @@ def test_train_without_json_ends_with_the_folder(
     assert "bits per character" in err and "ahead" in err
 
 
-def test_eval_is_the_python_call(
-    trained: Trained, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_eval_is_the_python_call(trained: Trained, capsys: pytest.CaptureFixture[str]) -> None:
     text, folder, _ = trained
     result = package.load(folder).evaluate(text)
     assert run(["eval", str(folder), str(text), "--json"]) == 0
@@ -254,9 +272,7 @@ def test_eval_is_the_python_call(
     assert capsys.readouterr().out == f"{result}\n"
 
 
-def test_generate_is_the_python_call(
-    trained: Trained, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_generate_is_the_python_call(trained: Trained, capsys: pytest.CaptureFixture[str]) -> None:
     _, folder, _ = trained
     model: Any = package.load(folder)
     expected = model.generate("the cat", 30, 0.9, 5, 0.8, 3)
@@ -268,9 +284,7 @@ def test_generate_is_the_python_call(
     assert json.loads(capsys.readouterr().out) == {"prompt": "the cat", "text": expected}
 
 
-def test_generate_writes_each_character_as_it_is_made(
-    trained: Trained, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_generate_writes_each_character_as_it_is_made(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[str] = []
     written: list[str] = []
     monkeypatch.setattr("sys.stdout.write", lambda piece: written.append(piece))
@@ -284,18 +298,14 @@ def test_generate_writes_each_character_as_it_is_made(
     assert seen == [">a", ">ab", ">abc"]
 
 
-def test_resume_goes_on(
-    trained: Trained, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_resume_goes_on(trained: Trained, capsys: pytest.CaptureFixture[str]) -> None:
     _, folder, _ = trained
     assert run(["resume", str(folder), "--steps", "24", "--json"]) == 0
     events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert (events[0]["step"], events[-1]["step"], events[-1]["stopped"]) == (20, 24, "steps")
 
 
-def test_ctrl_c_saves_and_says_how_to_go_on(
-    trained: Trained, tmp_path: Path
-) -> None:
+def test_ctrl_c_saves_and_says_how_to_go_on(trained: Trained, tmp_path: Path) -> None:
     text, _, _ = trained
     command = [sys.executable, "-m", "recurra", "train", str(text), "--out", str(tmp_path / "run"), "--json"]
     command += ["--hidden", "8", "--steps", "1000000", "--eval-interval", "5"]

@@ -4,6 +4,7 @@ Loading torch takes longer than the tiny runs here, so one process loads it, for
 """
 
 import csv
+import errno
 import json
 import os
 import random
@@ -232,6 +233,23 @@ def test_one_trainer_at_a_time(tmp_path: Path) -> None:
             f"{folder} is being trained by another process, number {number}; wait until it ends, or stop it first."
         )
     assert recurra.resume(folder, steps=5).step == 5  # the lock of a dead process holds nobody up
+
+
+def test_a_file_system_without_locks_is_told_and_the_run_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from recurra.training import lock
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+    monkeypatch.setattr(lock.fcntl, "flock", refuse)
+    with pytest.warns(RuntimeWarning) as told, lock.alone(tmp_path):
+        pass
+    assert [str(w.message) for w in told] == [
+        f"the file system of {tmp_path} has no locks, so that nothing keeps a second process from training in it at "
+        "the same time: start one only."
+    ]
 
 
 def test_a_folder_in_which_another_process_begins_is_not_taken_away(tmp_path: Path) -> None:

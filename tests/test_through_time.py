@@ -15,7 +15,7 @@ from torch.nn.utils.rnn import pack_padded_sequence
 
 import recurra
 from examples import CELLS, LAYERS, CellExample, LayerExample, Peephole
-from recurra import Cell, InputError, cells
+from recurra import Cell, FileError, InputError, cells
 from recurra.cell import call_sides, initial_states, one_step
 from recurra.diagnostics.through_time import gradients_through_time
 from recurra.layers import Layer
@@ -356,6 +356,21 @@ def test_the_plot_has_a_line_for_each_layer_and_state(tmp_path: Path, monkeypatc
         drawn = torch.tensor(line.get_ydata())
         torch.testing.assert_close(drawn[norm > 0].float(), norm[norm > 0])
         assert drawn[norm == 0].isnan().all()
+
+
+def test_a_plot_that_cannot_be_written_says_why(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    layer = recurra.Recurrent(cells.GRU(3, 4))
+    with gradients_through_time(layer) as through:
+        layer(torch.randn(3, 2, 3))[0].sum().backward()
+    for path, why in ((tmp_path / "none" / "a.png", "No such file or directory"), (tmp_path, "Is a directory")):
+        with pytest.raises(FileError) as caught:
+            through.plot(path)
+        assert str(caught.value) == (
+            f"{path} cannot be written: {why}. Give the path of a file in a folder that is there and can be written."
+        )
+    for name in ("through", "through.svg"):
+        assert through.plot(tmp_path / name) == tmp_path / name and (tmp_path / name).is_file()
 
 
 def test_a_plot_without_matplotlib_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

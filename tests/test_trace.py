@@ -221,7 +221,5 @@ def test_a_trial_step_leaves_no_trace_in_the_cell() -> None:
 
 def test_show_refuses_a_pass_that_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RECURRA_SHOW", "hoisting")
-    with pytest.raises(
-        recurra.InputError, match="RECURRA_SHOW is 'hoisting', but the passes are trace"
-    ):
+    with pytest.raises(recurra.InputError, match="RECURRA_SHOW is 'hoisting', but the passes are trace"):
         compile_step(Gated())

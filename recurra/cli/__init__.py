@@ -2,6 +2,7 @@
 
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Sequence
 
@@ -18,6 +19,8 @@ INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs one command and leaves with its exit code; a failure is one line on standard error, never a traceback."""
+    if sys.stdout is None:  # closed by the shell, `>&-`
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (as long as the process)
     warnings.showwarning = lambda message, *_, **__: say(f"warning: {message}")
     sys.exit(run(sys.argv[1:] if arguments is None else arguments))
 
@@ -34,14 +37,30 @@ def run(arguments: Sequence[str]) -> int:
         say(typeable(str(error) or "stopped"))
         return INTERRUPTED
     except BrokenPipeError:  # the reader of a pipe (`| head`) has left: nothing more to say, and nowhere to say it
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _write_no_more()
         return 0
     except Exception as error:  # the outermost frame: whatever happened becomes one line
         if os.environ.get("RECURRA_TRACEBACK"):
             raise
-        say(f"{type(error).__name__}: {one_line(error)} (RECURRA_TRACEBACK=1 shows where)")
+        if isinstance(error, OSError) and _came_from_printing(error):
+            _write_no_more()
+            say(f"the output cannot be written: {error.strerror}. Send it where there is room.")
+        else:
+            say(f"{type(error).__name__}: {one_line(error)} (RECURRA_TRACEBACK=1 shows where)")
         return FAILED
     return 0
+
+
+def _came_from_printing(error: OSError) -> bool:
+    """Whether a write to standard output or standard error failed: whoever prints is here or in these packages."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    module: str = frame.f_globals["__name__"]
+    return module.startswith(("recurra.cli", "rich.", "cyclopts."))
+
+
+def _write_no_more() -> None:
+    """What standard output still holds goes nowhere, or Python would complain of it at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def one_line(error: Exception) -> str:

@@ -18,8 +18,9 @@ class Point(Protocol):
 
 
 def plot_gradients(path: Path, norms: Mapping[str, Sequence[float]]) -> Path | None:
-    """Norms of gradients against steps on a logarithmic axis, where zeros are gaps; PNG at `path`.
+    """Norms of gradients against steps on a logarithmic axis, where zeros are gaps.
 
+    path: the file, PNG unless its suffix says another format.
     norms: by "path.state". A colour for each path, of viridis, which all eyes tell apart; a line style for each state.
     """
     try:
@@ -46,7 +47,7 @@ def plot_gradients(path: Path, norms: Mapping[str, Sequence[float]]) -> Path | N
     axes.set_xlabel("step t")
     axes.set_ylabel("norm of the gradient of a state")
     axes.legend(frameon=False, fontsize="small", ncols=1 + len(norms) // 8)
-    figure.savefig(path, dpi=120)
+    figure.savefig(path, dpi=120, format=path.suffix[1:] or "png")  # or it would write to another path than it is given
     return path
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence, pad_sequence
 
 from recurra.diagnostics.plots import plot_gradients
-from recurra.errors import InputError
+from recurra.errors import FileError, InputError
 from recurra.layers.recording import LaidOut, Place, Watcher, cells_below, watching
 from recurra.unroll import Recording
 
@@ -64,8 +64,16 @@ class Through(Mapping[str, Tensor]):
         return {key: _span(_backwards(*self._read(key), self._calls[key][0].reverse), fraction) for key in self}
 
     def plot(self, path: str | PathLike[str]) -> Path:
-        """Draws `norms` against t, a line for each layer and state, on a logarithmic axis; PNG at `path`."""
-        drawn = plot_gradients(Path(path), {key: norms.tolist() for key, norms in self.norms.items()})
+        """Draws `norms` against t, a line for each layer and state, on a logarithmic axis.
+
+        path: the file, PNG unless its suffix says another format; it is given back.
+        Raises FileError for a path that cannot be written.
+        """
+        try:
+            drawn = plot_gradients(Path(path), {key: norms.tolist() for key, norms in self.norms.items()})
+        except OSError as error:
+            remedy = "Give the path of a file in a folder that is there and can be written"
+            raise FileError(f"{path} cannot be written: {error.strerror}. {remedy}.") from None
         if drawn is None:
             raise InputError("plot draws with matplotlib, which is not installed: pip install 'recurra[plot]'.")
         return drawn

@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,7 @@ LOCK = ".lock"
 
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Holds the folder's lock. FileError when another process holds it, with its number.
+    """Holds the folder's lock. FileError when another process holds it, with its number; a warning where none can be.
 
     The lock is the system's (flock) on `.lock`, so that it ends with its process however that ends; the file stays.
     """
@@ -34,7 +35,13 @@ def _take(file: int, folder: Path) -> None:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        if error.errno in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):  # a file system without locks
+        if error.errno in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
+            warnings.warn(
+                f"the file system of {folder} has no locks, so that nothing keeps a second process from training in "
+                "it at the same time: start one only.",
+                RuntimeWarning,
+                stacklevel=2,
+            )
             return
         other = os.pread(file, 32, 0).decode(errors="replace").strip() or "unknown"
         raise FileError(
