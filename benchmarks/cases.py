@@ -44,6 +44,7 @@ def pointwise(cell: str, shape: Shape) -> Race:
 
 CASES: dict[str, Callable[[str, Shape], Race | Package | Preparation | Memory]] = {
     "train": layers.train,
+    "directions": layers.directions,
     "infer": layers.infer,
     "call": layers.infer,
     "lengths": layers.lengths,

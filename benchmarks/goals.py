@@ -92,6 +92,8 @@ LAYERS = [
     ),
 ]
 
+DIRECTIONS = [goal("directions", cell, (1, 128, 128), TOLD) for cell in ("lstm", "gru")]
+
 OWN = [
     goal("own", "peephole", (1, 128, 128), 15, against="loop"),
     goal("own", "peephole", (8, 128, 128), 6, against="loop"),
@@ -170,4 +172,7 @@ PARTS = [
     *(goal("pointwise", "lstm", (1, 1000, width), POINTWISE, against="fused loop") for width in (128, 256, 512)),
 ]
 
-GOALS = [*LAYERS, *OWN, *LINEAR, *ABROAD, *PACKAGE, *copies(LAYERS), *FEATURES, *MEMORY, *STEPS, *PREPARE, *PARTS]
+GOALS = [
+    *(*LAYERS, *DIRECTIONS, *OWN, *LINEAR, *ABROAD, *PACKAGE, *copies(LAYERS)),
+    *(*FEATURES, *MEMORY, *STEPS, *PREPARE, *PARTS),
+]

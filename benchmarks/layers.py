@@ -56,6 +56,23 @@ def train(cell: str, shape: Shape) -> Race:
     )
 
 
+def directions(cell: str, shape: Shape) -> Race:
+    """A bidirectional layer, whose directions two threads may run side by side."""
+    width = shape[2]
+    theirs, ours = (getattr(of, cell.upper())(width, width, bidirectional=True) for of in (nn, recurra))
+    share(theirs, ours)
+    x, _ = rows(shape, grad=True)
+    dy = torch.randn(*x.shape[:2], 2 * width)
+    return Race(
+        [
+            Contestant("ours", gradients(ours, ours, x, dy)),
+            *either("torch", gradients(theirs, theirs, x, dy)),
+        ],
+        [Check("ours", values(ours, ours, x), values(theirs, theirs, x))],
+        multiply_adds(cell, 2 * shape[0] * shape[1], width, 3),
+    )
+
+
 def infer(cell: str, shape: Shape) -> Race:
     theirs, ours, copy = (layer.requires_grad_(False) for layer in trio(cell, shape[2]))
     x, _ = rows(shape, grad=False)

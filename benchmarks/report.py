@@ -13,6 +13,7 @@ from benchmarks.records import Result, Run
 BEGIN, END = "<!-- benchmarks: begin, written by `make bench` -->", "<!-- benchmarks: end -->"
 KINDS = {
     "train": "training step",
+    "directions": "both directions, training step",
     "infer": "inference",
     "call": "one call, inference",
     "lengths": "unequal lengths 20 to 128, training step",

@@ -634,6 +634,18 @@ template <class T> static void run(const Procedure& program, const Call& given) 
   });
 }
 
+// Two calls at the same time, each by one member of a team of two; a team that comes out as one does both.
+template <class T> static void run_both(const Procedure& first, const Call& a, const Procedure& second, const Call& b) {
+  Threads::run(2, [&](int thread, int of) {
+    Call own = thread == 0 ? a : b;
+    own.threads = 1;
+    run<T>(thread == 0 ? first : second, own);
+    if (of > 1) return;
+    own = b, own.threads = 1;
+    run<T>(second, own);
+  });
+}
+
 // Streaming: one step a call, whose weights are packed and whose memory is laid out once.
 template <class T> class Stream {
  public:
@@ -675,7 +687,7 @@ extern "C" const Machine* NAME(recurra_machine_, RECURRA_ISA)() {
 #define TEXT2(x) #x
 #define TEXT(x) TEXT2(x)
   static const Machine machine = {TEXT(RECURRA_ISA), {lanes<float>, lanes<double>}, {layout<float>, layout<double>},
-                                  {run<float>, run<double>},
+                                  {run<float>, run<double>}, {run_both<float>, run_both<double>},
                                   {open_stream<float>, open_stream<double>}, {step_stream<float>, step_stream<double>}, {close_stream<float>, close_stream<double>}, {apply<float>, apply<double>}};
   return &machine;
 }

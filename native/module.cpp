@@ -233,6 +233,17 @@ void run(const Program& program, int64_t T, int64_t B, int64_t N, intptr_t offse
   }
 }
 
+// Two calls side by side, one thread each: arguments as those of `run`.
+void run_both(const Program& first, nb::tuple one, const Program& second, nb::tuple two) {
+  if (first.kind != second.kind) throw std::invalid_argument("native calls: one of float and one of double");
+  auto addresses = [](const Program& program, nb::tuple of) { return Addresses(program, nb::cast<nb::list>(of[5]), nb::cast<nb::list>(of[6]), nb::cast<nb::tuple>(of[7]), of[8]); };
+  auto call = [](const Addresses& given, nb::tuple of) { return given.call(nb::cast<int64_t>(of[0]), nb::cast<int64_t>(of[1]), nb::cast<int64_t>(of[2]), nb::cast<intptr_t>(of[3]), 1); };
+  Addresses a = addresses(first, one), b = addresses(second, two);
+  Call left = call(a, one), right = call(b, two);
+  nb::gil_scoped_release release;
+  machine()->run_both[first.kind](first.procedure, left, second.procedure, right);
+}
+
 // A program with its weights packed once and its arrays known but for one in and one out: what streaming calls.
 class Session {
  public:
@@ -276,6 +287,7 @@ NB_MODULE(_native, m) {
   m.def("apply", &apply, "is_double"_a, "code"_a, "n"_a, "a"_a, "b"_a, "c"_a, "to"_a, "One operation on n numbers at these addresses.");
   m.def("masks", &masks, "is_double"_a, "seeds"_a, "rows"_a, "width"_a, "threshold"_a, "dropped"_a, "kept"_a, "to"_a, "to (rows, width): `dropped` at random, else `kept`.");
   nb::class_<Program>(m, "Program").def(nb::init<std::vector<int64_t>, std::vector<double>, bool>(), "code"_a, "constants"_a, "is_double"_a).def("run", &run);
+  m.def("run_both", &run_both, "first"_a, "one"_a, "second"_a, "two"_a, "Two calls side by side, one thread each.");
   nb::class_<Session>(m, "Session")
       .def(nb::init<const Program&, int64_t, nb::list, nb::list, nb::tuple, int, int>(), nb::keep_alive<1, 2>())
       .def("step", &Session::step, "x"_a, "y"_a);

@@ -108,6 +108,7 @@ struct Machine {
   int32_t lanes[2];
   void (*layout[2])(Procedure&);  // sets Group::packed and Procedure::packed_size
   void (*run[2])(const Procedure&, const Call&);
+  void (*run_both[2])(const Procedure&, const Call&, const Procedure&, const Call&);  // at the same time, a thread each
   // Streaming. The call is copied; what its addresses name must stay until the stream is closed.
   void* (*open_stream[2])(const Procedure&, const Call&);
   void (*step_stream[2])(void* stream, int input, const void* x, int output, void* y);

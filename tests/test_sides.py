@@ -14,7 +14,7 @@ from recurra import Cell, CellError, InputError, cells, scan, unroll
 from recurra.cell import Wrapper, innermost
 from recurra.cell.wrapper import InnerStep
 from recurra.machine.native import NativeExecutor
-from recurra.unroll import unroll_packed, visits
+from recurra.unroll import Call, answer, visits
 from recurra.unroll.compiled import find
 
 States = tuple[Tensor, ...]
@@ -86,7 +86,7 @@ def test_packed_sides_are_padded_ones(make: object) -> None:
     rows = [pack_padded_sequence(s, lengths).data for s in sides]
     for beside, packed_beside in ((sides, tuple(rows)), (None, None)):
         y, last = unroll(cell, x, None, lengths, sides=beside)
-        ours = unroll_packed(cell, packed.data, packed.batch_sizes, sides=packed_beside)
+        ours = answer(Call(cell, packed.data, sides=packed_beside, batch_sizes=packed.batch_sizes))
         assert torch.equal(ours[0], pack_padded_sequence(y, lengths).data)
         assert all(torch.equal(a, b) for a, b in zip(ours[1], last, strict=True))
 

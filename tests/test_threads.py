@@ -244,6 +244,23 @@ def test_a_forked_child_says_that_it_runs_one_thread() -> None:
     assert told == "1 thread at most (a forked child has none of its parent's threads; one that is spawned has its own)"
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_child_runs_one_direction_after_the_other() -> None:
+    """Also the backward of a call whose directions ran side by side in the parent."""
+    layer, x = recurra.LSTM(3, 4, bidirectional=True), torch.randn(9, 2, 3, requires_grad=True)
+    torch.set_num_threads(2)
+    y, _ = layer(x)
+    (expected,) = torch.autograd.grad(y, x, torch.ones_like(y), retain_graph=True)
+
+    def work() -> str:
+        (dx,) = torch.autograd.grad(y, x, torch.ones_like(y))
+        same = torch.equal(dx, expected) and torch.equal(layer(x)[0], y)
+        return f"{same} {[v.beside for v in recurra.explain(layer, x).visits]}"
+
+    assert [v.beside for v in recurra.explain(layer, x).visits] == [True, True]
+    assert in_child(work) == "True [False, False]"
+
+
 # ---- graphs and memory
 
 

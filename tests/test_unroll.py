@@ -25,7 +25,7 @@ from recurra import Cell, InputError, StrictError, cells, unroll
 from recurra.cell import innermost
 from recurra.layers.layer import Layer
 from recurra.scan import scan
-from recurra.unroll import describe, explain, strict, unroll_packed
+from recurra.unroll import Call, answer, describe, explain, strict
 
 D, H = 3, 4
 
@@ -142,7 +142,7 @@ def test_packed_rows(example: CellExample) -> None:
     states = random_states(cell, 4, grad=False)
     for reverse in (False, True):
         with strict():
-            data, last = unroll_packed(cell, packed.data, packed.batch_sizes, states, reverse)
+            data, last = answer(Call(cell, packed.data, states, reverse=reverse, batch_sizes=packed.batch_sizes))
         y, ends = scan(cell, x, states, lengths, reverse)
         same(data, pack_padded_sequence(y, lengths).data)
         for a, b in zip(last, ends, strict=True):
@@ -154,7 +154,7 @@ def test_packed_rows_of_a_step_that_runs_on_scan() -> None:
     lengths = torch.tensor([4, 2])
     packed = pack_padded_sequence(torch.randn(4, 2, 5, dtype=torch.double), lengths)
     for reverse in (False, True):
-        data, last = unroll_packed(cell, packed.data, packed.batch_sizes, None, reverse)
+        data, last = answer(Call(cell, packed.data, reverse=reverse, batch_sizes=packed.batch_sizes))
         padded, _ = torch.nn.utils.rnn.pad_packed_sequence(packed)
         y, ends = scan(cell, padded, None, lengths, reverse)
         same(data, pack_padded_sequence(y, lengths).data)

@@ -2,13 +2,16 @@
 
 import copy
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
 
 from recurra.errors import InputError, kind_of
 from recurra.layers.layer import Layer, Lengths, Sequences, common_layout, map_rows, within
+from recurra.layers.recurrent import Recurrent
+from recurra.program.fingerprint import GLOBAL_HOOKS
+from recurra.unroll import answer_both
 
 
 class Stack(Layer):
@@ -64,8 +67,15 @@ class Bidirectional(Layer):
         resets: Tensor | None = None,
     ) -> Any:
         before_ahead, before_back = _entries("Bidirectional", state, 2)
-        ahead, after_ahead = self.ahead(x, before_ahead, lengths, reverse, resets)
-        back, after_back = self.back(x, before_back, lengths, not reverse, resets)
+        if _plain(self.ahead) and _plain(self.back):
+            one = self.ahead.asked(x, before_ahead, lengths, reverse, resets)
+            two = self.back.asked(x, before_back, lengths, not reverse, resets)
+            first, second = answer_both(one, two)
+            ahead, after_ahead = self.ahead.answered(x, one, *first)
+            back, after_back = self.back.answered(x, two, *second)
+        else:
+            ahead, after_ahead = self.ahead(x, before_ahead, lengths, reverse, resets)
+            back, after_back = self.back(x, before_back, lengths, not reverse, resets)
         return map_rows(lambda a, b: torch.cat([a, b], -1), ahead, back), (after_ahead, after_back)
 
 
@@ -112,6 +122,13 @@ def _entries(owner: str, state: Any, count: int) -> tuple[Any, ...]:
         given = f"{len(state)} entries" if isinstance(state, (tuple, list)) else kind_of(state)
         raise InputError(f"the state of {owner} is a tuple of {count} entries, one for each layer, but {given} came.")
     return tuple(state)
+
+
+def _plain(layer: Layer) -> TypeGuard[Recurrent]:
+    """Whether to call the layer is to run its cell, and nothing else."""
+    hooks = layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks, layer._backward_pre_hooks
+    changed = any(hooks) or any(GLOBAL_HOOKS) or "forward" in layer.__dict__ or layer._compiled_call_impl
+    return type(layer) is Recurrent and not changed
 
 
 def _drawn_anew(layer: Layer) -> Layer:

@@ -20,11 +20,12 @@ from recurra.cells import Elman, LSTMProjected
 from recurra.errors import InputError
 from recurra.layers.layer import Layer, Lengths, Sequences, packed_resets
 from recurra.layers.recording import hand_out, wanted
-from recurra.unroll import unroll, unroll_packed
+from recurra.unroll import Call, answer, answer_both
 from recurra.unroll.notes import is_recording, leave_to_torch
 
-# One direction of one layer: the equation, and which of the module's parameters stand for those of the cell.
-Part = tuple[Cell, tuple[tuple[str, str], ...]]
+# One direction of one layer: the equation, which of the module's parameters stand for those of the cell, and what
+# torch.nn appends to their names: l0, l0_reverse, l1.
+Part = tuple[Cell, tuple[tuple[str, str], ...], str]
 States = tuple[Tensor, ...]
 _AUTOCAST = "autocast is on, under which a result has torch.nn's dtype"
 _RECORDING = "PyTorch is recording operations, and torch.nn's is one where the equation's are one a step"
@@ -51,9 +52,9 @@ def _parts(
     for layer in range(layers):
         width = input_size if layer == 0 else directions * (proj_size or hidden_size)
         cell = _cell(mode, width, hidden_size, bias, proj_size)
-        for suffix in ("", "_reverse")[:directions]:
-            names = tuple((name, f"{name}_l{layer}{suffix}") for name, _ in cell.named_parameters())
-            parts.append((cell, names))
+        for part in (f"l{layer}", f"l{layer}_reverse")[:directions]:
+            names = tuple((name, f"{name}_{part}") for name, _ in cell.named_parameters())
+            parts.append((cell, names, part))
     return tuple(parts)
 
 
@@ -139,23 +140,22 @@ class DropIn(Layer, torch.nn.RNNBase):
         for layer in range(self.num_layers):
             if layer and dropout:
                 x = _drop(x, dropout, key, layer)
-            ys = []
+            calls = []
             for k in range(layer * directions, (layer + 1) * directions):
-                cell, names = parts[k]
-                weights = self._weights(names)
+                cell, names, part = parts[k]
                 states = None if before is None else before[k]
                 backward = reverse != (k % directions == 1)
-                seen = wanted(self, _part_name(k, directions))
-                if batch_sizes is None:
-                    y, after = unroll(cell, x, states, lengths, backward, weights, resets=resets, record=seen)
-                else:
-                    y, after = unroll_packed(
-                        cell, x, batch_sizes, states, backward, weights, resets=resets, record=seen
-                    )
-                hand_out(self, seen, laid_out, _part_name(k, directions))
-                ys.append(y)
+                weights, seen = self._weights(names), wanted(self, part)
+                calls.append(Call(cell, x, states, lengths, backward, weights, None, resets, seen, batch_sizes))
+            if directions == 1:
+                x, after = answer(calls[0])
                 last.append(after)
-            x = ys[0] if directions == 1 else torch.cat(ys, -1)
+            else:
+                (ahead, after), (back, other) = answer_both(*calls)
+                x, last = torch.cat([ahead, back], -1), [*last, after, other]
+            for k, call in enumerate(calls, layer * directions):
+                if call.record is not None:
+                    hand_out(self, call.record, laid_out, parts[k][2])
         return x, last
 
     def _own_parts(self) -> tuple[Part, ...]:
@@ -165,8 +165,7 @@ class DropIn(Layer, torch.nn.RNNBase):
         )
 
     def cells_by_part(self) -> dict[str, Cell]:
-        directions = 2 if self.bidirectional else 1
-        return {_part_name(k, directions): cell for k, (cell, _) in enumerate(self._own_parts())}
+        return {part: cell for cell, _, part in self._own_parts()}
 
     def _leave_to_torch(self, reason: str, input: Sequences) -> None:
         """torch.nn is about to run this layer."""
@@ -187,7 +186,7 @@ class DropIn(Layer, torch.nn.RNNBase):
         return (input.shape[1], input.shape[0]) if self.batch_first else (input.shape[0], input.shape[1])
 
     def _named_cells(self) -> list[tuple[Cell, dict[str, Tensor]]]:
-        return [(cell, self._weights(names)) for cell, names in self._own_parts()]
+        return [(cell, self._weights(names)) for cell, names, _ in self._own_parts()]
 
     def _weights(self, names: tuple[tuple[str, str], ...]) -> dict[str, Tensor]:
         own: Any = self._parameters
@@ -247,11 +246,6 @@ def _torchs_own(x: Tensor) -> str:
     if is_recording():
         return _RECORDING
     return _AUTOCAST if autocast_is_on(x) else ""
-
-
-def _part_name(k: int, directions: int) -> str:
-    """What torch.nn appends to the names of the parameters of part k: l0, l0_reverse, l1."""
-    return f"l{k // directions}" + ("_reverse" if k % directions else "")
 
 
 def _drop(x: Tensor, p: float, key: int, layer: int) -> Tensor:

@@ -122,11 +122,10 @@ def wanted(layer: nn.Module, part: str = "") -> Recording | None:
     return Recording(shapes, tapped) if shapes or tapped else None
 
 
-def hand_out(layer: nn.Module, seen: Recording | None, laid_out: LaidOut, part: str = "") -> None:
+def hand_out(layer: nn.Module, seen: Recording, laid_out: LaidOut, part: str = "") -> None:
     """Gives what was seen to those who asked for it."""
-    if seen is not None:
-        for watcher in _here.open:
-            watcher.take((id(layer), part), seen, laid_out)
+    for watcher in _here.open:
+        watcher.take((id(layer), part), seen, laid_out)
 
 
 def cells_below(module: nn.Module) -> Iterator[tuple[str, Place, Cell]]:

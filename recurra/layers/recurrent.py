@@ -1,5 +1,7 @@
 """Recurrent: a cell applied along a sequence."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,7 +12,7 @@ from recurra.cell import Cell, check_input, check_lengths, check_made, check_res
 from recurra.errors import InputError
 from recurra.layers.layer import Layer, Lengths, Sequences, packed_resets
 from recurra.layers.recording import hand_out, wanted
-from recurra.unroll import unroll, unroll_packed
+from recurra.unroll import Call, answer
 
 States = tuple[Tensor, ...] | None
 
@@ -43,6 +45,11 @@ class Recurrent(Layer):
         reverse: bool = False,
         resets: Tensor | None = None,
     ) -> Any:
+        call = self.asked(x, state, lengths, reverse, resets)
+        return self.answered(x, call, *answer(call))
+
+    def asked(self, x: Sequences, state: Any, lengths: Lengths, reverse: bool, resets: Tensor | None) -> Call:
+        """The call of the door that stands for one of the layer."""
         if isinstance(x, PackedSequence):
             return self._packed(x, state, lengths, reverse, resets)
         check_tensor(self.cell.full_name, x)
@@ -58,14 +65,9 @@ class Recurrent(Layer):
             lengths = check_lengths(lengths, T, B)
         if resets is not None:
             resets = check_resets(resets, T, B, lengths, "B, T" if self.batch_first else "T, B")
-        seen = wanted(self)
-        y, last = unroll(cell, x, states, lengths, reverse, resets=resets, record=seen)
-        hand_out(self, seen, _exchanged if self.batch_first else _as_it_is)
-        return (y.transpose(0, 1) if self.batch_first else y), _bare(last)
+        return Call(cell, x, states, lengths, reverse, None, None, resets, wanted(self))
 
-    def _one_sequence(
-        self, x: Tensor, state: Any, lengths: Any, reverse: bool, resets: Tensor | None
-    ) -> tuple[Tensor, Any]:
+    def _one_sequence(self, x: Tensor, state: Any, lengths: Any, reverse: bool, resets: Tensor | None) -> Call:
         cell, name = self.cell, self.cell.full_name
         check_input(name, x, cell.input_size, "T")
         states: States = None
@@ -77,14 +79,9 @@ class Recurrent(Layer):
             lengths = check_lengths(torch.as_tensor(lengths).reshape(-1), x.shape[0], 1)
         if resets is not None:
             resets = check_resets(resets, x.shape[0], 1, lengths, "T")
-        seen = wanted(self)
-        y, last = unroll(cell, x.unsqueeze(1), states, lengths, reverse, resets=resets, record=seen)
-        hand_out(self, seen, lambda rows: rows.squeeze(1))
-        return y.squeeze(1), _bare(tuple(s.squeeze(0) for s in last))
+        return Call(cell, x.unsqueeze(1), states, lengths, reverse, None, None, resets, wanted(self))
 
-    def _packed(
-        self, x: PackedSequence, state: Any, lengths: Any, reverse: bool, resets: Tensor | None
-    ) -> tuple[PackedSequence, Any]:
+    def _packed(self, x: PackedSequence, state: Any, lengths: Any, reverse: bool, resets: Tensor | None) -> Call:
         cell, name = self.cell, self.cell.full_name
         if lengths is not None:
             raise InputError("x is a PackedSequence and lengths are given too. It has its own: leave them out.")
@@ -96,14 +93,21 @@ class Recurrent(Layer):
                 states = tuple(s.index_select(0, x.sorted_indices) for s in states)
         if resets is not None:
             resets = packed_resets(resets, x, self.batch_first)
-        seen = wanted(self)
-        data, last = unroll_packed(
-            cell, x.data, x.batch_sizes, states, reverse, resets=resets, record=seen, order=x.sorted_indices
-        )
-        hand_out(self, seen, lambda rows: x._replace(data=rows))
-        if x.unsorted_indices is not None:
-            last = tuple(s.index_select(0, x.unsorted_indices) for s in last)
-        return x._replace(data=data), _bare(last)
+        order = x.sorted_indices
+        return Call(cell, x.data, states, None, reverse, None, None, resets, wanted(self), x.batch_sizes, order)
+
+    def answered(self, x: Sequences, call: Call, y: Tensor, last: tuple[Tensor, ...]) -> tuple[Any, Any]:
+        """What the door gave for a call, in the layout of the layer's x."""
+        laid_out: Callable[[Tensor], Any] = _exchanged if self.batch_first else _as_it_is
+        if isinstance(x, PackedSequence):
+            laid_out = partial(_as_data, x)
+            if x.unsorted_indices is not None:
+                last = tuple(s.index_select(0, x.unsorted_indices) for s in last)
+        elif x.dim() == 2:
+            laid_out, last = _alone, tuple(s.squeeze(0) for s in last)
+        if call.record is not None:
+            hand_out(self, call.record, laid_out)
+        return laid_out(y), _bare(last)
 
     def cells_by_part(self) -> dict[str, Cell]:
         return {"": self.cell}
@@ -119,6 +123,15 @@ def _as_it_is(rows: Tensor) -> Tensor:
 def _exchanged(rows: Tensor) -> Tensor:
     """(T, B, ...) <-> (B, T, ...)."""
     return rows.transpose(0, 1)
+
+
+def _alone(rows: Tensor) -> Tensor:
+    """(T, 1, ...) -> (T, ...)."""
+    return rows.squeeze(1)
+
+
+def _as_data(like: PackedSequence, rows: Tensor) -> PackedSequence:
+    return like._replace(data=rows)
 
 
 def _bare(states: tuple[Tensor, ...]) -> Tensor | tuple[Tensor, ...]:

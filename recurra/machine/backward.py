@@ -208,5 +208,5 @@ class BackwardProgram:
                 # each weight has memory of its own: clipping scales gradients in place, one after the other
                 found[i] = statics[i].new_empty(statics[i].shape)
         targets = [0 if (t := found[i]) is None else t.data_ptr() for i in self._targets]
-        self.program.run(layout, arrays, statics, output.dtype, targets)
+        self.program.run(layout, arrays, statics, output.dtype, targets, (block, d_output, d_last, d_first))
         return d_inputs, found, d_first

@@ -1,6 +1,7 @@
 """The native machine as an executor: fp32 and fp64 on the CPU."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -11,6 +12,7 @@ from recurra.machine.operands import Unsupported
 from recurra.machine.program import available, library, threads
 from recurra.program.layout import Layout
 from recurra.program.plan import Backward, Plan
+from recurra.program.values import Value
 
 Needs = tuple[bool, ...]  # for each input, whether its gradient is asked for
 
@@ -23,12 +25,17 @@ def prepare(plan: Plan, backward: Backward | None) -> "NativeExecutor":
 
 
 class NativeExecutor:
-    """Runs a plan, and its backward, as native programs."""
+    """Runs a plan, and its backward, as native programs.
+
+    weights_inside, weights_outside: how many numbers of weights a step of the loop reads, and a row outside of it.
+    """
 
     name = "native"
 
     def __init__(self, plan: Plan, backward: Backward | None) -> None:
         self.plan, self._derivative = plan, backward
+        self.weights_inside = _weights(plan.body)
+        self.weights_outside = _weights((*plan.before, *plan.after))
         self._forward = ForwardProgram(plan, backward, 1)
         self._reverse: ForwardProgram | None = None
         self._backward: dict[tuple[bool, Needs], BackwardProgram] = {}
@@ -87,6 +94,11 @@ class NativeExecutor:
     def session(self, batch: int, statics: Sequence[Tensor], states: Sequence[Tensor]) -> "NativeSession":
         """A handle for streaming: `states` are read and written in place."""
         return NativeSession(self._forward, batch, statics, states)
+
+
+def _weights(values: Iterable[Value]) -> int:
+    """How many numbers of matrices the products among them read for each row."""
+    return sum(math.prod(v.args[1].shape) for v in values if v.op == "mm")
 
 
 class NativeSession:

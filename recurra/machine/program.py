@@ -2,8 +2,9 @@
 
 import importlib
 import os
-from collections.abc import Sequence
-from typing import Any
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -13,6 +14,8 @@ from recurra.machine.operands import Memory
 from recurra.program.layout import Layout
 from recurra.program.values import Value
 
+One = TypeVar("One")
+Other = TypeVar("Other")
 TRANSIENT = 1  # the address of an array that is needed only while a chunk of rows goes through the stages
 
 
@@ -67,6 +70,15 @@ def leave_the_pool() -> None:
         torch.set_num_threads(1)
 
 
+class _Here(threading.local):
+    """waiting: the calls of this Python thread that are to be run later; None: each is run at once."""
+
+    waiting: list[tuple[Any, tuple[Any, ...], object]] | None = None
+
+
+_here = _Here()
+
+
 def threads() -> tuple[int, str]:
     """The most threads that a call uses, and why it is one where PyTorch has more; "" where that needs no reason."""
     most = torch.get_num_threads()
@@ -108,13 +120,19 @@ class NativeProgram:
         statics: Sequence[Tensor],
         dtype: torch.dtype,
         targets: Sequence[int] = (),
+        memory: object = None,
     ) -> None:
-        """One call. Arrays, statics and targets must live until it returns."""
+        """One call. memory: what else must live until it has run, apart from what the caller gave and is given."""
         statics, strides = self.addressable(statics)
-        self.handle(dtype).run(
+        handle, waiting = self.handle(dtype), _here.waiting
+        call = (
             layout.T, layout.B, layout.N, _offsets(layout), torch.get_num_threads(), arrays,
             [s.data_ptr() for s in statics], strides, targets,
         )  # fmt: skip
+        if waiting is None:
+            handle.run(*call)
+        else:
+            waiting.append((handle, call, (statics, memory)))
 
     def addressable(self, statics: Sequence[Tensor]) -> tuple[Sequence[Tensor], tuple[int, ...]]:
         """The statics as the machine can read them, rows whole, and their row strides."""
@@ -125,6 +143,25 @@ class NativeProgram:
             return statics, self._strides
         whole = [s if s.dim() == 2 and s.stride(1) == 1 else s.contiguous() for s in statics]
         return whole, tuple(s.stride(0) if s.dim() == 2 else 0 for s in whole)
+
+
+def beside(one: Callable[[], One], other: Callable[[], Other]) -> tuple[One, Other]:
+    """What both give, each by a call whose results it does not read, at the same time and on a thread each."""
+    if threads()[0] < 2:
+        return one(), other()
+    waiting: list[tuple[Any, tuple[Any, ...], object]] = []
+    _here.waiting = waiting
+    try:
+        results = one(), other()
+    finally:
+        _here.waiting = None
+    if len(waiting) == 2:
+        (first, a, _), (second, b, _) = waiting
+        library.run_both(first, a, second, b)
+    else:  # one had nothing to compute
+        for handle, call, _ in waiting:
+            handle.run(*call)
+    return results
 
 
 def _offsets(layout: Layout) -> int:

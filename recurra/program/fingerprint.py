@@ -21,7 +21,7 @@ from recurra.program.surroundings import Surroundings, contents, is_machinery
 
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.device, torch.Size, type)
 _CONTAINERS = (list, deque, Mapping, set, bytearray, array, np.ndarray, MethodType, partial)
-_GLOBAL_HOOKS = (
+GLOBAL_HOOKS = (
     _module._global_forward_hooks,
     _module._global_forward_pre_hooks,
     _module._global_backward_hooks,
@@ -121,7 +121,7 @@ class Fingerprint:
             for m in modules[1:]
             for h in (m._forward_hooks, m._forward_pre_hooks, m._backward_hooks, m._backward_pre_hooks)
         ]
-        self._hooks += _GLOBAL_HOOKS if len(modules) > 1 else ()
+        self._hooks += GLOBAL_HOOKS if len(modules) > 1 else ()
         self._hooked = any(self._hooks)
 
     def holds(self) -> bool:

@@ -32,21 +32,30 @@ Weights = Mapping[str, Tensor]
 
 
 class Call(NamedTuple):  # made in a third of the time of a frozen dataclass
-    """What `unroll` was asked: its arguments, resets apart.
+    """What is asked of the door: a cell over x (T, B, D), or over the rows (N, D) of a PackedSequence.
 
-    x       (T, B, D); or (N, D), packed, and then so are the sides
-    states  None: those that the cell starts from
-    sides   None: those that the cell makes itself
+    states       (B, n) each; None: those that the cell starts from
+    lengths      (B,); None: all of T. Of padded rows only
+    weights      tensors by name that stand in for the cell's parameters and buffers, as in `torch.func.functional_call`
+    sides        what the step of a wrapper reads beside x, (T, B, width) each, or (N, width); None: those that the cell
+                 makes itself, and `cell.call_weights()` stand in for weights of the cell
+    resets       (T, B) truth values: a new sequence begins at this step, and the states before it are the initial ones
+    record       asks for variables of the step, or for gradients of its states, and is given their rows
+    batch_sizes  of packed rows, step after step; states and resets are then by falling length too
+    order        PackedSequence.sorted_indices, so that a sequence has the sides of its own place
     """
 
     cell: Cell
     x: Tensor
-    states: States | None
-    lengths: Tensor | None
-    reverse: bool
-    weights: Weights | None
-    sides: States | None
-    record: Recording | None
+    states: States | None = None
+    lengths: Tensor | None = None
+    reverse: bool = False
+    weights: Weights | None = None
+    sides: States | None = None
+    resets: Tensor | None = None
+    record: Recording | None = None
+    batch_sizes: Tensor | None = None
+    order: Tensor | None = None
 
     def find(self) -> tuple[Compiled, list[Tensor]]:
         """The trace of the cell that shows what is to be recorded, and the weights of this call."""
@@ -75,6 +84,10 @@ class Call(NamedTuple):  # made in a third of the time of a frozen dataclass
 
 def with_resets(call: Call, resets: Tensor) -> Call:
     """The call of the cell with resets around it, which reads the marks (T, B) as a side."""
+    if call.batch_sizes is not None:
+        reaches = within(call.batch_sizes)
+        marks = check_resets(resets, len(reaches), reaches.shape[1], reaches.sum(0))
+        return _resetting(call, reset_side(marks, call.x, call.reverse)[reaches.to(call.x.device)])
     cell, x, lengths = call.cell, call.x, call.lengths
     check_made(cell)
     check_tensor(cell.full_name, x)
@@ -87,16 +100,9 @@ def with_resets(call: Call, resets: Tensor) -> Call:
     return _resetting(call._replace(lengths=lengths, sides=_sides(call, x)), side)
 
 
-def with_packed_resets(call: Call, resets: Tensor, batch_sizes: Tensor) -> Call:
-    """The same of packed rows."""
-    reaches = within(batch_sizes)
-    marks = check_resets(resets, len(reaches), reaches.shape[1], reaches.sum(0))
-    return _resetting(call, reset_side(marks, call.x, call.reverse)[reaches.to(call.x.device)])
-
-
 def _resetting(call: Call, side: Tensor) -> Call:
     inside = None if call.weights is None else {f"inner.{name}": w for name, w in call.weights.items()}
-    return call._replace(cell=resetting(call.cell), weights=inside, sides=(side, *(call.sides or ())))
+    return call._replace(cell=resetting(call.cell), weights=inside, sides=(side, *(call.sides or ())), resets=None)
 
 
 def drawn(call: Call) -> Call:
@@ -106,11 +112,12 @@ def drawn(call: Call) -> Call:
     return call._replace(weights={**(weights or {}), **own}) if own else call
 
 
-def with_packed_sides(call: Call, batch_sizes: Tensor, order: Tensor | None) -> Call:
+def with_packed_sides(call: Call, batch_sizes: Tensor) -> Call:
     """The call with the sides that the cell makes for packed rows: those of a padded x without memory, whose numbers
-    are not read. order: PackedSequence.sorted_indices."""
+    are not read."""
     if not call.cell.side_sizes:
         return call._replace(sides=())
+    order = call.order
     mask = within(batch_sizes).to(call.x.device)
     padded = call.x.new_zeros(()).expand(*mask.shape, call.x.shape[1])
     sides = _sides(call, padded)

@@ -5,6 +5,9 @@ transform or forward mode -> the program in PyTorch; a gradient is wanted -> the
 the machine.
 """
 
+from collections.abc import Callable, Sequence
+from functools import partial
+
 from torch import Tensor
 from torch.compiler import is_compiling
 
@@ -17,16 +20,18 @@ from recurra.unroll.call import (
     Weights,
     complete,
     drawn,
-    with_packed_resets,
     with_packed_sides,
     with_resets,
 )
 from recurra.unroll.compiled import Compiled
 from recurra.unroll.fallback import by_scan, fall_back, packed_by_scan
 from recurra.unroll.notes import RECORDING, Visit, is_recording, note
+from recurra.unroll.pair import pays, run_both
 from recurra.unroll.recording import Recording
 from recurra.unroll.rows import Packing, pack
-from recurra.unroll.running import TENSORS, run, unfit
+from recurra.unroll.running import TENSORS, Work, run, unfit
+
+Unrolled = tuple[Tensor, States]
 
 
 def unroll(
@@ -39,25 +44,40 @@ def unroll(
     sides: States | None = None,
     resets: Tensor | None = None,
     record: Recording | None = None,
-) -> tuple[Tensor, States]:
+) -> Unrolled:
     """Runs `cell` over x (T, B, D): outputs (T, B, m) and last states, as `scan` defines them, as fast as may be.
 
-    weights: tensors by name that stand in for the cell's parameters and buffers, as in `torch.func.functional_call`.
-    sides: what the step of a wrapper reads beside x, (T, B, width) each; None: `cell.sides(x)`, and
-        `cell.call_weights()` stand in for weights of the cell.
-    resets: (T, B) truth values: a new sequence begins at this step, and the states before it are the initial ones.
-    record: asks for variables of the step, or for gradients of its states, and is given their rows.
-    Raises what `scan` raises; StrictError for a fall-back in strict mode.
+    The arguments are explained at `Call`. Raises what `scan` raises; StrictError for a fall-back in strict mode.
     """
+    return answer(Call(cell, x, states, lengths, reverse, weights, sides, resets, record))
+
+
+def answer(call: Call) -> Unrolled:
+    """Outputs, in the layout of the call's x, and last states."""
+    work = _begin(call)
+    return _finish(work, *run(work)) if isinstance(work, Work) else work()
+
+
+def answer_both(one: Call, two: Call) -> tuple[Unrolled, Unrolled]:
+    """`answer` for two calls over the same x: side by side where that is faster."""
+    first, second = _begin(one), _begin(two)
+    if isinstance(first, Work) and isinstance(second, Work) and pays(first, second):
+        done = run_both(first, second)
+        return _finish(first, *done[0]), _finish(second, *done[1])
+    one_by_one = [_finish(w, *run(w)) if isinstance(w, Work) else w() for w in (first, second)]
+    return one_by_one[0], one_by_one[1]
+
+
+def _begin(call: Call) -> Work | Callable[[], Unrolled]:
+    """The call up to what the native machine does; or, where it does nothing, what gives the result."""
     leave_the_pool()
-    call = Call(cell, x, states, lengths, reverse, weights, sides, record)
-    if resets is not None:
-        call = with_resets(call, resets)
+    if call.batch_sizes is not None:
+        return _begin_packed(call, call.batch_sizes)
+    if call.resets is not None:
+        call = with_resets(call, call.resets)
     if is_recording():
-        if not is_compiling():
-            note(Visit(call.cell, None, "scan", RECORDING, "", x.shape[0], x.shape[1], call.weights))
-        return by_scan(call)
-    call = drawn(call)
+        return partial(_recorded_by_pytorch, call)
+    call, x = drawn(call), call.x
     compiled, tensors = call.find()
     if x.__class__ not in TENSORS:
         check_tensor(compiled.name, x)
@@ -67,49 +87,36 @@ def unroll(
     T, B, _ = shape
     call, reason = _ready(call, compiled, B)
     if reason:
-        return fall_back(call, compiled, reason)
-    packing = None if call.lengths is None else pack(check_lengths(call.lengths, T, B), T, reverse, x.device)
-    if packing is not None:
-        return _sorted(call, compiled, tensors, packing)
-    y, last = run(call, compiled, tensors, compiled.layout(T, B, reverse), call.inputs())
-    if record is not None:
-        record.seen = record.seen.reshape(T, B, record.width)
-    return y.view(T, B, -1) if y.numel() else y.reshape(T, B, y.shape[-1]), last
+        return partial(fall_back, call, compiled, reason)
+    if call.lengths is not None:
+        packing = pack(check_lengths(call.lengths, T, B), T, call.reverse, x.device)
+        if packing is not None:
+            return _sorted(call, compiled, tensors, packing)
+    return _work(call, compiled, tensors, compiled.layout(T, B, call.reverse), call.inputs())
 
 
-def unroll_packed(
-    cell: Cell,
-    data: Tensor,
-    batch_sizes: Tensor,
-    states: States | None = None,
-    reverse: bool = False,
-    weights: Weights | None = None,
-    sides: States | None = None,
-    resets: Tensor | None = None,
-    record: Recording | None = None,
-    order: Tensor | None = None,
-) -> tuple[Tensor, States]:
-    """The same over PackedSequence's layout: data (N, D) step after step; sequences and states by falling length.
-
-    sides: (N, width) each. resets: (T, B), by falling length too. order: PackedSequence.sorted_indices, so that a
-    sequence has the sides of its own place.
-    """
-    leave_the_pool()
-    call = Call(cell, data, states, None, reverse, weights, sides, record)
-    if sides is None:
-        call = with_packed_sides(drawn(call), batch_sizes, order)
-    if resets is not None:
-        call = with_packed_resets(call, resets, batch_sizes)
+def _begin_packed(call: Call, batch_sizes: Tensor) -> Work | Callable[[], Unrolled]:
+    """The same over PackedSequence's layout: x (N, D) step after step; sequences and states by falling length."""
+    if call.sides is None:
+        call = with_packed_sides(drawn(call), batch_sizes)
+    if call.resets is not None:
+        call = with_resets(call, call.resets)
     if is_recording():
-        return packed_by_scan(call, batch_sizes, by_scan)
+        return partial(packed_by_scan, call, batch_sizes, by_scan)
     compiled, tensors = call.find()
-    check_input(compiled.name, data, compiled.input_size, "rows")
+    check_input(compiled.name, call.x, compiled.input_size, "rows")
     sizes = tuple(batch_sizes.tolist())
-    layout = Layout(len(sizes), sizes[0] if sizes else 0, sizes, reverse)
+    layout = Layout(len(sizes), sizes[0] if sizes else 0, sizes, call.reverse)
     call, reason = _ready(call, compiled, layout.B)
     if reason:
-        return packed_by_scan(call, batch_sizes, lambda padded: fall_back(padded, compiled, reason))
-    return run(call, compiled, tensors, layout, call.inputs())
+        return partial(packed_by_scan, call, batch_sizes, lambda padded: fall_back(padded, compiled, reason))
+    return _work(call, compiled, tensors, layout, call.inputs())
+
+
+def _recorded_by_pytorch(call: Call) -> Unrolled:
+    if not is_compiling():
+        note(Visit(call.cell, None, "scan", RECORDING, "", call.x.shape[0], call.x.shape[1], call.weights))
+    return by_scan(call)
 
 
 def _ready(call: Call, compiled: Compiled, batch: int) -> tuple[Call, str]:
@@ -123,13 +130,39 @@ def _ready(call: Call, compiled: Compiled, batch: int) -> tuple[Call, str]:
     return (call if reason else ready), reason  # scan calls `initial` itself
 
 
-def _sorted(call: Call, compiled: Compiled, tensors: list[Tensor], packing: Packing) -> tuple[Tensor, States]:
-    """The call with its rows in the order of a packing, and what it gives back in the caller's."""
-    T, record = len(call.x), call.record
+def _sorted(call: Call, compiled: Compiled, tensors: list[Tensor], packing: Packing) -> Work:
+    """The work with its rows in the order of a packing."""
     inputs = tuple(packing.rows(t) for t in call.inputs())
     if call.states is not None:
         call = call._replace(states=packing.sorted(call.states))
-    y, last = run(call, compiled, tensors, packing.layout, inputs)
+    return _work(call, compiled, tensors, packing.layout, inputs, packing)
+
+
+def _work(
+    call: Call,
+    compiled: Compiled,
+    tensors: list[Tensor],
+    layout: Layout,
+    inputs: States,
+    packing: Packing | None = None,
+) -> Work:
+    states = call.states
+    first: Sequence[Tensor | None] = compiled.zeros if states is None else [s.contiguous() for s in states]
+    return Work(call, compiled, layout, inputs, first, compiled.statics(tensors), packing)
+
+
+def _finish(work: Work, y: Tensor, last: States) -> Unrolled:
+    """What the machine gave, as the caller's rows lie."""
+    call, layout, packing = work.call, work.layout, work.packing
+    record = call.record
+    if packing is not None:
+        T = len(call.x)
+        if record is not None:
+            record.seen = packing.padded(record.seen, T)
+        return packing.padded(y, T), packing.unsorted(last)
+    if call.batch_sizes is not None:
+        return y, last
+    T, B = layout.T, layout.B
     if record is not None:
-        record.seen = packing.padded(record.seen, T)
-    return packing.padded(y, T), packing.unsorted(last)
+        record.seen = record.seen.reshape(T, B, record.width)
+    return y.view(T, B, -1) if y.numel() else y.reshape(T, B, y.shape[-1]), last

@@ -48,7 +48,8 @@ class Explanation:
         sizes = ", ".join(f"{k} {n}" for k, n in v.cell.state_sizes.items())
         head = f"{v.cell.full_name} (input {v.cell.input_size}; states {sizes}), T = {v.T}, B = {v.B}: {v.executor}"
         if v.executor == "native machine":
-            head += f", {self.threads} thread{'' if self.threads == 1 else 's'} at most"
+            few = f", {self.threads} thread{'' if self.threads == 1 else 's'} at most"
+            head += ", 1 thread, beside the other direction" if v.beside else few
             head += f" ({self.alone})" if self.alone else ""
         lines = [head]
         if v.reason:

@@ -36,9 +36,9 @@ class SequenceOperation(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, d_output: Tensor | None, *d_last: Tensor | None) -> Any:
         output, *given = ctx.saved_tensors
-        if torch.is_grad_enabled() or not ctx.layout.N or _mapped((d_output, *d_last)):
-            return None, None, None, *_again(ctx, given, output, (d_output, *d_last))
-        return None, None, None, *_gradients(ctx, ctx.compiled.executor, ctx.kept, given, output, (d_output, *d_last))
+        if torch.is_grad_enabled() or not ctx.layout.N or is_mapped((d_output, *d_last)):
+            return None, None, None, *again(ctx, given, output, (d_output, *d_last))
+        return None, None, None, *gradients(ctx, ctx.compiled.executor, ctx.kept, given, output, (d_output, *d_last))
 
 
 class RecordedOperation(torch.autograd.Function):
@@ -65,19 +65,19 @@ class RecordedOperation(torch.autograd.Function):
     def backward(ctx: Any, d_output: Tensor | None, d_seen: Tensor | None, *d_last: Tensor | None) -> Any:
         output, *given = ctx.saved_tensors
         head = None, None, None, None
-        if d_seen is None and not (torch.is_grad_enabled() or not ctx.layout.N or _mapped((d_output, *d_last))):
-            return *head, *_gradients(ctx, ctx.compiled.executor, ctx.kept, given, output, (d_output, *d_last))
+        if d_seen is None and not (torch.is_grad_enabled() or not ctx.layout.N or is_mapped((d_output, *d_last))):
+            return *head, *gradients(ctx, ctx.compiled.executor, ctx.kept, given, output, (d_output, *d_last))
         d_output = torch.zeros_like(output) if d_output is None else d_output
         d_seen = output.new_zeros(len(output), ctx.recorded) if d_seen is None else d_seen
         d = (torch.cat([d_output, d_seen], 1), *d_last)
-        if torch.is_grad_enabled() or not ctx.layout.N or _mapped(d):
-            return *head, *_again(ctx, given, output, d)
+        if torch.is_grad_enabled() or not ctx.layout.N or is_mapped(d):
+            return *head, *again(ctx, given, output, d)
         (a, b), executor = ctx.ends, ctx.compiled.whole
         whole, _, kept = executor.forward(ctx.layout, given[:a], given[b:], given[a:b], True)
-        return *head, *_gradients(ctx, executor, kept, given, whole, d)
+        return *head, *gradients(ctx, executor, kept, given, whole, d)
 
 
-def _gradients(
+def gradients(
     ctx: Any,
     executor: Any,
     kept: Any,
@@ -94,7 +94,7 @@ def _gradients(
     return [*d_inputs, *[None if s is None else d for s, d in zip(states, d_states, strict=True)], *d_statics]
 
 
-def _mapped(d: Sequence[Tensor | None]) -> bool:
+def is_mapped(d: Sequence[Tensor | None]) -> bool:
     """Whether gradients come wrapped, without memory of their own: vmap, or is_grads_batched."""
     return torch._C._are_functorch_transforms_active() or not all(t is None or torch._C._has_storage(t) for t in d)
 
@@ -104,10 +104,10 @@ def _dense(d: Tensor | None) -> Tensor | None:
     return None if d is None else d.contiguous()
 
 
-def _again(ctx: Any, given: Sequence[Tensor | None], output: Tensor, d: Sequence[Tensor | None]) -> list[Tensor | None]:
+def again(ctx: Any, given: Sequence[Tensor | None], output: Tensor, d: Sequence[Tensor | None]) -> list[Tensor | None]:
     """The gradients from the inputs anew: on the machine, to be derived again, or in PyTorch."""
     need, second = ctx.needs_input_grad[-len(given) :], ctx.compiled.second
-    if ctx.layout.N and not _mapped(d):
+    if ctx.layout.N and not is_mapped(d):
         if not second.reason:
             found: list[Tensor | None] = second.gradients(
                 SequenceOperation.apply, ctx.layout, ctx.ends, given, output, need, d

@@ -22,7 +22,10 @@ _tracing: Callable[[], Any] = torch._C._get_tracing_state  # of torch.jit.trace
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """One pass through the door: who ran the step, and why it was not the native machine."""
+    """One pass through the door: who ran the step, and why it was not the native machine.
+
+    beside: whether the other direction of a layer ran at the same time, in a thread of its own.
+    """
 
     cell: Cell
     compiled: Compiled | None
@@ -32,6 +35,7 @@ class Visit:
     T: int
     B: int
     weights: Weights | None
+    beside: bool = False
 
 
 class _Here(threading.local):

@@ -1,7 +1,7 @@
 """A call by its program: on the native machine, under autograd or not, or in PyTorch under a function transform."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,10 +13,29 @@ from recurra.unroll.call import Call, States
 from recurra.unroll.compiled import Compiled
 from recurra.unroll.function import RecordedOperation, SequenceOperation, run_in_pytorch
 from recurra.unroll.notes import RECORDING, Visit, note, somebody_asks
+from recurra.unroll.rows import Packing
 
 TENSORS = (Tensor, torch.nn.Parameter)
 _apply: Callable[..., Any] = SequenceOperation.apply
 _apply_recorded: Callable[..., Any] = RecordedOperation.apply
+
+
+class Work(NamedTuple):
+    """A call that the native machine is to run.
+
+    inputs   (N, n) each, or (T, B, n) when all sequences are as long
+    first    the states to begin with, (B, n) each, as the machine reads them; None: zeros
+    statics  what the program reads of the weights
+    packing  how padded rows lie in the layout where they are not as long; None: as they came
+    """
+
+    call: Call
+    compiled: Compiled
+    layout: Layout
+    inputs: States
+    first: Sequence[Tensor | None]
+    statics: Sequence[Tensor]
+    packing: Packing | None
 
 
 def unfit(call: Call, compiled: Compiled) -> str:
@@ -39,22 +58,19 @@ def _foreign(compiled: Compiled, t: Tensor) -> str:
     return "" if t.layout is torch.strided else f"x or a state has the layout {t.layout}, and rows are dense"
 
 
-def run(call: Call, compiled: Compiled, tensors: list[Tensor], layout: Layout, inputs: States) -> tuple[Tensor, States]:
-    """Rows (N, m) and the last states, from inputs and first states that lie as the layout says.
-
-    inputs: (N, n) each, or (T, B, n) when all sequences are as long.
-    """
-    statics, states, record = compiled.statics(tensors), call.states, call.record
-    first: Sequence[Tensor | None] = compiled.zeros if states is None else [s.contiguous() for s in states]
-    if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
+def run(work: Work) -> tuple[Tensor, States]:
+    """Rows (N, m) and the last states, from inputs and first states that lie as the layout says."""
+    call, compiled, layout, inputs, first, statics, _ = work
+    record = call.record
+    if in_pytorch():
         _note(call, compiled, layout, "PyTorch", "a function transform or forward mode is active")
-        y, after = run_in_pytorch(compiled, layout, _rows(layout, inputs), first, statics)
+        y, after = run_in_pytorch(compiled, layout, rows(layout, inputs), first, statics)
         return (y if record is None else record.split(y)), after
     if somebody_asks():
         _note(call, compiled, layout, "native machine")
-    if torch.is_grad_enabled() and (_differentiable(inputs) or _differentiable(statics) or _differentiable(first)):
+    if torch.is_grad_enabled() and (differentiable(inputs) or differentiable(statics) or differentiable(first)):
         ends = len(inputs), len(inputs) + len(first)
-        given = [*[t.contiguous() for t in _rows(layout, inputs)], *first, *statics]
+        given = [*[t.contiguous() for t in rows(layout, inputs)], *first, *statics]
         if record is None or not record.names:
             y, *last = _apply(compiled, layout, ends, *given)
             y = y if record is None else record.split(y)
@@ -67,11 +83,18 @@ def run(call: Call, compiled: Compiled, tensors: list[Tensor], layout: Layout, i
     return (y if record is None else record.split(y)), tuple(last)
 
 
-def _rows(layout: Layout, inputs: States) -> list[Tensor]:
+def in_pytorch() -> bool:
+    """Whether a function transform or forward mode is active, which the machine knows nothing of."""
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+
+
+def rows(layout: Layout, inputs: States) -> list[Tensor]:
+    """(N, n) each, of inputs with N rows or (T, B, n)."""
     return [t.reshape(layout.N, t.shape[-1]) for t in inputs]
 
 
-def _differentiable(tensors: Iterable[Tensor | None]) -> bool:
+def differentiable(tensors: Iterable[Tensor | None]) -> bool:
+    """Whether a gradient may be wanted."""
     return any([t is not None and t.requires_grad for t in tensors])  # noqa: C419 (a list is faster)
 
 
