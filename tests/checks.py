@@ -1,4 +1,4 @@
-"""What several test files measure with: a loss of every number, lengths in any order, gradients, closeness."""
+"""What several test files measure with: a loss of every number, lengths in any order, numbers, gradients, closeness."""
 
 from collections.abc import Sequence
 
@@ -65,6 +65,16 @@ def everything(
     y, last = unroll(cell, x, None, lengths, reverse, record=record)
     wanted = [x, *cell.parameters()]
     return [y, *last, *filled(wanted, torch.autograd.grad(weighed(y, *last), wanted, allow_unused=True))]
+
+
+def numbers(*shape: int, seed: int = 1) -> Tensor:
+    """Random ones in double precision, the same for a seed."""
+    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def alike(actual: object, expected: object, exact: float = 1e-12) -> None:
+    """Tensors, or trees of them, that are equal but for rounding in double precision."""
+    torch.testing.assert_close(actual, expected, rtol=exact, atol=exact)
 
 
 def close(ours: Tensor, truth: Tensor, exact: float) -> None:

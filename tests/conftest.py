@@ -76,6 +76,14 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> "Run":
 
 
 @pytest.fixture
+def text(tmp_path: Path) -> Path:
+    """The file of a text of nine letters and line ends, in no order."""
+    path = tmp_path / "text.txt"
+    path.write_text("".join(random.Random(1).choices("abcd efgh\n", k=2000)))
+    return path
+
+
+@pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A folder with room for half a MiB."""
     place = tmp_path / "disk"

@@ -100,7 +100,7 @@ def fixed(kind: type[Regulariser]) -> type[Regulariser]:
     """A regulariser that drops the same units in every call, at every step and in every sequence.
 
     So the laws of plain cells hold for it: a step alone, or a row alone, is what it is in a call. That masks differ,
-    and what else holds for those that do, is tested in test_regularise.py.
+    and what else holds for those that do, is tested in test_regularise_laws.py.
     """
 
     class Fixed(kind):  # type: ignore[misc,valid-type]

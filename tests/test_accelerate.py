@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from test_drop_in import OPTIONS
+from checks import alike, numbers
+from drop_in import OPTIONS
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, weight_norm
 
@@ -40,20 +41,12 @@ class Tagger(nn.Module):
         return self.out(y + state)
 
 
-def close(actual: object, expected: object) -> None:
-    torch.testing.assert_close(actual, expected, rtol=1e-12, atol=1e-12)
-
-
 def results(model: nn.Module, x: Tensor) -> list[Tensor]:
     """Output and all gradients."""
     x = x.clone().requires_grad_()
     y = model(x)
     y = y if isinstance(y, Tensor) else y[0]
     return [y, *torch.autograd.grad(y.square().sum(), [x, *model.parameters()])]
-
-
-def numbers(*shape: int) -> Tensor:
-    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 
 
 def only(report: Acceleration) -> str:
@@ -81,7 +74,7 @@ def test_a_model_gives_the_same_and_says_what_was_replaced(capsys: pytest.Captur
     )
     assert repr(report) == "Acceleration(3 replaced, 1 left)"
     with recurra.strict():
-        close(results(model, x), before)
+        alike(results(model, x), before)
     assert recurra.explain(model, x).native
 
 

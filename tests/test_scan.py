@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from checks import flip
+from checks import alike, flip, numbers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -24,16 +24,8 @@ def made(example: CellExample, seed: int = 0) -> Cell:
     return example.make(D, H).double()
 
 
-def numbers(*shape: int, seed: int = 1) -> Tensor:
-    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-
-
 def some_states(cell: Cell, batch: int) -> tuple[Tensor, ...]:
     return tuple(numbers(batch, n, seed=k) for k, n in enumerate(cell.state_sizes.values(), 7))
-
-
-def close(actual: object, expected: object) -> None:
-    torch.testing.assert_close(actual, expected, rtol=1e-12, atol=1e-12)
 
 
 ragged = st.lists(st.integers(0, 5), min_size=1, max_size=4)
@@ -50,8 +42,8 @@ def test_it_is_the_loop(example: CellExample) -> None:
         values = (result,) if isinstance(result, Tensor) else result
         ys.append(values[0])
         states = tuple(values[-len(states) :])
-    close(y, torch.stack(ys))
-    close(last, states)
+    alike(y, torch.stack(ys))
+    alike(last, states)
 
 
 @over_cells
@@ -62,8 +54,8 @@ def test_cutting_a_sequence_changes_nothing(example: CellExample, cut: int) -> N
     whole, last = scan(cell, x)
     first, middle = scan(cell, x[:cut])
     second, end = scan(cell, x[cut:], middle)
-    close(torch.cat([first, second]), whole)
-    close(end, last)
+    alike(torch.cat([first, second]), whole)
+    alike(end, last)
 
 
 @over_cells
@@ -75,8 +67,8 @@ def test_each_row_runs_alone_over_its_valid_steps(example: CellExample, lengths:
     y, last = scan(cell, x, states, torch.tensor(lengths), reverse)
     for b, n in enumerate(lengths):
         alone, end = scan(cell, x[:n, b : b + 1], tuple(s[b : b + 1] for s in states), reverse=reverse)
-        close(y[:n, b : b + 1], alone)
-        close(tuple(s[b : b + 1] for s in last), end)
+        alike(y[:n, b : b + 1], alone)
+        alike(tuple(s[b : b + 1] for s in last), end)
     assert all(not y[n:, b].any() for b, n in enumerate(lengths))
 
 
@@ -87,8 +79,8 @@ def test_reverse_is_forward_over_each_row_flipped(example: CellExample, lengths:
     cell, x, n = made(example), numbers(5, len(lengths), D), torch.tensor(lengths)
     y, last = scan(cell, x, None, n, reverse=True)
     flipped, end = scan(cell, flip(x, lengths), None, n)
-    close(flip(flipped, lengths), y)
-    close(end, last)
+    alike(flip(flipped, lengths), y)
+    alike(end, last)
 
 
 @over_cells
@@ -115,10 +107,10 @@ def test_no_steps(example: CellExample, lengths: Tensor | None) -> None:
     states = some_states(cell, 2)
     y, last = scan(cell, numbers(0, 2, D), states, lengths)
     assert y.shape == (0, 2, cell.output_size) and y.dtype == torch.float64
-    close(last, states)
+    alike(last, states)
     y, last = scan(cell, numbers(3, 2, D), states, torch.tensor([0, 0]))
     assert y.shape == (3, 2, cell.output_size) and not y.any()
-    close(last, states)
+    alike(last, states)
 
 
 @over_cells
@@ -156,7 +148,7 @@ def test_derivatives(example: CellExample, reverse: bool) -> None:
 def test_vmap_over_data(example: CellExample) -> None:
     cell, x, lengths = made(example), numbers(2, 4, 3, D), torch.tensor([4, 0, 2])
     y, _ = torch.func.vmap(lambda one: scan(cell, one, None, lengths))(x)
-    close(y, torch.stack([scan(cell, one, None, lengths)[0] for one in x]))
+    alike(y, torch.stack([scan(cell, one, None, lengths)[0] for one in x]))
 
 
 # ------------------------------------------------------------------------------------------------------------ bad input
