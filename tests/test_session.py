@@ -232,6 +232,11 @@ def test_what_a_session_refuses() -> None:
     wanted = r"takes tensors of the shapes \(1, 2, 4\) and \(1, 2, 4\), and got "
     with pytest.raises(InputError, match=wanted + r"\(1, 3, 4\) and \(1, 3, 4\)"):
         session.state = (torch.zeros(1, 3, 4), torch.zeros(1, 3, 4))
+    with pytest.raises(InputError) as caught:
+        session.state = (torch.zeros(1, 2, 4).double(), torch.zeros(1, 2, 4).double())
+    assert str(caught.value) == (
+        "the session's state is torch.float64 and its weights are torch.float32. Convert one of them."
+    )
     with pytest.raises(InputError, match=wanted + "an int"):
         session.state = 5
     with pytest.raises(InputError, match=r"a tensor .* for each state of the layer, not an int"):

@@ -493,3 +493,14 @@ def test_torchscript_is_refused_and_what_records_works(module: torch.nn.Module) 
         x = torch.randn(3, 2, D)
         expected = module(x)[0]
         torch.testing.assert_close(torch.export.export(module, (x,)).module()(x)[0], expected)
+
+
+def test_what_torch_jit_trace_cannot_record_is_told_and_exported() -> None:
+    module, x = recurra.Bidirectional(recurra.GRU(D, 4)), torch.randn(3, 2, D)
+    with pytest.raises(InputError) as caught:
+        torch.jit.trace(module, (x,), check_trace=False)
+    assert str(caught.value) == (
+        "torch.jit.trace cannot record GRU here, where other weights stand in for its own. "
+        "Use torch.export.export, which can."
+    )
+    torch.testing.assert_close(torch.export.export(module, (x,)).module()(x)[0], module(x)[0])

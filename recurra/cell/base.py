@@ -186,8 +186,16 @@ class _Calling(torch.nn.Module):
 
 
 def call_with(cell: Cell, weights: Mapping[str, Tensor], function: Any) -> Any:
-    """`function()` with the weights in the places of the cell's own; of several threads one at a time."""
+    """`function()` with the weights in the places of the cell's own; of several threads one at a time.
+
+    Raises InputError under torch.jit.trace, which PyTorch does not let exchange weights.
+    """
     named = {f"cell.{name}": w for name, w in weights.items()}
+    if named and not torch.compiler.is_compiling() and torch._C._get_tracing_state() is not None:
+        raise InputError(
+            f"torch.jit.trace cannot record {cell.full_name} here, where other weights stand in for its own. "
+            "Use torch.export.export, which can."
+        )
     with undisturbed():
         return torch.func.functional_call(_Calling(cell), named, (function,)) if named else function()
 

@@ -305,6 +305,9 @@ def _set_state(layer: nn.Module, value: Any, leaves: Iterator[_Leaf]) -> None:
         raise _misfit(wanted, kind_of(value))
     if (shapes := tuple(tuple(g.shape) for g in given)) != wanted:
         raise _misfit(wanted, " and ".join(map(str, shapes)) or "nothing")
+    for g, t in zip(given, steppers[0].states, strict=True):
+        if g.dtype is not t.dtype:
+            raise InputError(f"the session's state is {g.dtype} and its weights are {t.dtype}. Convert one of them.")
     for k, s in enumerate(steppers):
         mine = tuple(g[k] for g in given) if isinstance(layer, nn.RNNBase) else given
         s.set_states(mine)
