@@ -117,6 +117,12 @@ def test_weight_drop_is_of_single_weights_once_a_call() -> None:
     assert equal(seeded(scan, cell, x), scan_with(cell.inner, x, weights))
 
 
+def test_weights_of_one_shape_are_dropped_apart() -> None:
+    cell = WeightDrop(cells.LSTM(H, H), weight_ih=0.5, weight_hh=0.5)
+    ih, hh = (w == 0 for w in cell.call_weights().values())
+    assert ih.shape == hh.shape and not torch.equal(ih, hh)
+
+
 def scan_with(cell: Cell, x: Tensor, weights: dict[str, Tensor]) -> tuple[Tensor, tuple[Tensor, ...]]:
     found: tuple[Tensor, tuple[Tensor, ...]] = call_with(cell, weights, lambda: scan(cell, x))
     return found

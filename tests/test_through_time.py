@@ -106,6 +106,24 @@ def test_so_they_do_for_every_idiom(make: type[Step]) -> None:
     assert_unchanged(cell, dtype, 1e-12 if dtype == torch.double else 1e-6)
 
 
+class Signed(Cell):
+    """Its state is a zero with the sign that its weight has."""
+
+    def __init__(self) -> None:
+        super().__init__(3, 3)
+        self.w = nn.Parameter(torch.tensor([1.0, -1.0, 1.0]))
+
+    def step(self, x: Tensor, h: Tensor) -> Tensor:
+        return torch.relu(h - x.abs() - 1) * self.w
+
+
+@needs_machine
+def test_nothing_is_added_to_a_zero_that_has_a_sign(strict: None) -> None:
+    cell, x = Signed(), torch.randn(2, 2, 3)
+    y, _ = unroll(cell, x, record=Recording({}, tapped=True))
+    assert not y.any() and y.signbit().equal(torch.tensor([False, True, False]).expand_as(y))
+
+
 # ---- shapes of states that are made in no way of their own
 
 
