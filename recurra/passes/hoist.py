@@ -14,14 +14,11 @@ def hoist(step: Step) -> Plan:
 
     Views of hoisted values (slices, broadcasts) stay where they are read, or one wide stream would become several.
     """
-    values = everything(step)
-    recurs = reaches(values, step.states.values())
-    early = {v for v in values if v not in recurs and not v.is_leaf and not is_view(v)}
+    recurs = reaches(everything(step), step.states.values())
     roots = [*step.nexts, step.output]
     body = listing(roots, lambda v: v in recurs or is_view(v))
-    wanted = [*[a for v in body for a in v.args], *roots]
-    before = listing(wanted, lambda v: v not in recurs and not v.is_leaf)
-    before = _without_views_at_the_end(before, early, roots)
+    wanted = [v for v in (*[a for v in body for a in v.args], *roots) if not is_view(v)]
+    before = listing(wanted, lambda v: v not in recurs)
     return Plan(
         name=step.name,
         inputs=step.inputs,
@@ -37,16 +34,6 @@ def hoist(step: Step) -> Plan:
         linear=linear(step),
         watched=step.watched,
     )
-
-
-def _without_views_at_the_end(before: tuple[Value, ...], early: set[Value], roots: list[Value]) -> tuple[Value, ...]:
-    """Views stand in `before` only where another operation of `before` reads them."""
-    kept: set[Value] = set()
-    for v in reversed(before):
-        if v in early or v in kept:
-            kept.add(v)
-            kept.update(a for a in v.args if is_view(a))
-    return tuple(v for v in before if v in kept)
 
 
 def linear(step: Step) -> str:
