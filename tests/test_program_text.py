@@ -119,6 +119,7 @@ WRONG = [
     ("  %2:8 = add %1 @bias_ih\n", "", "read before it is assigned"),
     ("loop:\n", "loop\n", "expected 'loop:'"),
     ("linear no\n", "linear no\nmore\n", "expected the end"),
+    ("static @bias_hh (8)", "static @bias_ih (8)", "'@bias_ih' is assigned twice"),
     ("linear no\n", "linear maybe\n", "linear is none, diag, dense or no, not 'maybe'"),
 ]
 
