@@ -302,6 +302,18 @@ class OutputOfOneUnit(Step):
         return h[:, -1:].expand(-1, 3), h
 
 
+class Overlapping(Step):
+    """Columns of a hoisted row are read again beside those that a gate could be written over."""
+
+    def build(self):
+        self.W, self.U = nn.Linear(D, H), nn.Linear(H, H - 1, bias=False)
+
+    def step(self, x, h):
+        a = self.W(x)
+        g = torch.sigmoid(a[:, :-1] + self.U(h))
+        return torch.cat([torch.tanh(a[:, 1:] + g), g[:, :1]], -1)
+
+
 class Constant(Step):
     """Nothing recurs, and the output is the same for every row."""
 
@@ -354,7 +366,7 @@ STEPS = [
     Step, Concatenating, Gated, GatedMethods, GatedOneByOne, ResetAfter, ResetBefore, OutputFedBack, Projected, Normed,
     NormedByHand, Minimal, OutputBefore, OutputOfHoisted, OutputBesideStates, LinearOutput, Exponential, Mixed, InPlace,
     WeightNormed, LeakyRows, OneByOne, Einsum, Idioms, Zeros, PassingThrough, Delayed,
-    OutputOfSomeUnits, OutputOfOneUnit,
+    OutputOfSomeUnits, OutputOfOneUnit, Overlapping,
     Masked, Tied, TorchGRUCell, TorchLSTMCell,
 ]  # fmt: skip
 
