@@ -58,6 +58,27 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["m"]  # neither temporary nor former folders stay
 
 
+def test_every_byte_and_name_is_on_the_disk_before_the_folder_is_exchanged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    fsync, rename = os.fsync, os.rename
+
+    def synced(handle: int) -> None:
+        done.append(os.path.relpath(os.readlink(f"/proc/self/fd/{handle}"), tmp_path))
+        fsync(handle)
+
+    def renamed(old: Path, new: Path) -> None:
+        done.append(f"{old.name} -> {new.name}")
+        rename(old, new)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "rename", renamed)
+    write(tmp_path / "m", 1)
+    names = [*CONTENTS, "n.txt", files.MANIFEST]
+    assert done == [*(f".m.new/{name}" for name in names), ".m.new", ".m.new -> m", "."]
+
+
 def test_seal_makes_what_files_writes(tmp_path: Path) -> None:
     """The tests of sealed manifests stand on this: an unchanged record, sealed again, is accepted."""
     write(tmp_path / "m", 1)

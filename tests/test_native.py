@@ -20,7 +20,7 @@ from torch import Tensor
 from examples import CELLS, CellExample
 from recurra import InputError, cells, unroll
 from recurra.machine import native
-from recurra.machine.operands import NOTHING, Place
+from recurra.machine.operands import NOTHING, Memory, Place
 from recurra.machine.program import library
 from recurra.program.ops import OPS, Op
 from recurra.unroll.compiled import find
@@ -223,6 +223,11 @@ def test_every_cells_program_is_accepted_and_nothing_shorter_or_longer() -> None
         for n in range(len(code)):
             assert not accepted(code[:n], constants)
         assert not accepted([*code, 0], constants)
+
+
+def test_zeros_of_both_signs_are_two_constants_and_nan_is_one() -> None:
+    memory = Memory(())
+    assert [memory.constant(n) for n in (0.0, -0.0, torch.nan, 0.0, torch.nan)] == [0, 1, 2, 0, 2]
 
 
 def test_constants_that_are_not_there_are_refused() -> None:

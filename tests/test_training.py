@@ -3,6 +3,7 @@
 import math
 import re
 import sys
+import time
 import tomllib
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from recurra.data.text import Text, Vocabulary
 from recurra.diagnostics.plots import plot_loss
 from recurra.training.metrics import Row
 from recurra.training.observer import PlainProgress
+from recurra.training.pace import Pace
 from recurra.training.run import Run
 from recurra.training.settings import describe
 
@@ -184,3 +186,18 @@ def test_without_matplotlib_there_is_no_plot_and_no_error(
     monkeypatch.delitem(sys.modules, "matplotlib.backends.backend_agg", raising=False)
     run = recurra.train(text, out=tmp_path / "run", **TINY)
     assert run.plot is None and not (run.path / "loss.png").exists()
+
+
+def test_validations_are_no_part_of_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(time, "perf_counter", lambda: now)
+    pace = Pace(characters=30)
+    pace.start()
+    now += 2.0
+    pace.step(1.0)
+    pace.pause()
+    now += 50.0
+    pace.go_on()
+    now += 2.0
+    pace.step(1.0)
+    assert (pace.characters_per_second, pace.elapsed) == (15.0, 54.0)
