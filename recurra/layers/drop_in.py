@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.compiler import is_compiling
 from torch.nn.utils.rnn import PackedSequence
 
 from recurra.cell import Cell, autocast_is_on, check_lengths, check_resets
@@ -20,8 +21,9 @@ from recurra.cells import Elman, LSTMProjected
 from recurra.errors import InputError
 from recurra.layers.layer import Layer, Lengths, Sequences, packed_resets
 from recurra.layers.recording import hand_out, wanted
+from recurra.program.trace import outside_transforms
 from recurra.unroll import Call, answer, answer_both
-from recurra.unroll.notes import is_recording, leave_to_torch
+from recurra.unroll.notes import constant_to_compilers, is_recording, leave_to_torch
 
 # One direction of one layer: the equation, which of the module's parameters stand for those of the cell, and what
 # torch.nn appends to their names: l0, l0_reverse, l1.
@@ -31,7 +33,41 @@ _AUTOCAST = "autocast is on, under which a result has torch.nn's dtype"
 _RECORDING = "PyTorch is recording operations, and torch.nn's is one where the equation's are one a step"
 
 
-@lru_cache(maxsize=256)
+_known: dict[tuple[Any, ...], tuple[Part, ...]] = {}  # a plain one, through which torch.compile can follow a cell
+_MOST = 256
+
+
+def _parts(*sizes: Any) -> tuple[Part, ...]:
+    """What runs a layer of these sizes: `_make` for each part, shared by all layers that have them."""
+    if is_compiling() or sizes not in _known:
+        _make(*sizes)
+    return _known[sizes]
+
+
+def _make(
+    mode: str, input_size: int, hidden_size: int, layers: int, directions: int, bias: bool, proj_size: int
+) -> None:
+    """Layer by layer, the forward direction first: the order of torch.nn's states."""
+    sizes = mode, input_size, hidden_size, layers, directions, bias, proj_size
+    if sizes in _known:
+        return
+    if len(_known) >= _MOST:
+        _known.clear()
+    parts = []
+    with outside_transforms():  # what is made here is nothing that anybody should write down
+        for layer in range(layers):
+            width = input_size if layer == 0 else directions * (proj_size or hidden_size)
+            cell = _cell(mode, width, hidden_size, bias, proj_size)
+            for part in (f"l{layer}", f"l{layer}_reverse")[:directions]:
+                names = tuple((name, f"{name}_{part}") for name, _ in cell.named_parameters())
+                parts.append((cell, names, part))
+    _known[sizes] = tuple(parts)
+
+
+constant_to_compilers(_make)
+
+
+@lru_cache(maxsize=_MOST)
 def _cell(mode: str, input_size: int, hidden_size: int, bias: bool, proj_size: int) -> Cell:
     """The equation alone, shared by all layers of these sizes: its own parameters have no memory and are never read."""
     if mode == "LSTM":
@@ -41,21 +77,6 @@ def _cell(mode: str, input_size: int, hidden_size: int, bias: bool, proj_size: i
     if mode == "GRU":
         return GRUCell(input_size, hidden_size, bias, device="meta")
     return Elman(input_size, hidden_size, bias, "tanh" if mode == "RNN_TANH" else "relu", device="meta")
-
-
-@lru_cache(maxsize=256)
-def _parts(
-    mode: str, input_size: int, hidden_size: int, layers: int, directions: int, bias: bool, proj_size: int
-) -> tuple[Part, ...]:
-    """Layer by layer, the forward direction first: the order of torch.nn's states."""
-    parts = []
-    for layer in range(layers):
-        width = input_size if layer == 0 else directions * (proj_size or hidden_size)
-        cell = _cell(mode, width, hidden_size, bias, proj_size)
-        for part in (f"l{layer}", f"l{layer}_reverse")[:directions]:
-            names = tuple((name, f"{name}_{part}") for name, _ in cell.named_parameters())
-            parts.append((cell, names, part))
-    return tuple(parts)
 
 
 class DropIn(Layer, torch.nn.RNNBase):
@@ -243,7 +264,7 @@ class DropIn(Layer, torch.nn.RNNBase):
 
 def _torchs_own(x: Tensor) -> str:
     """Why a call that torch.nn can serve is left to it; "" when it is ours."""
-    if is_recording():
+    if is_recording() and not is_compiling():
         return _RECORDING
     return _AUTOCAST if autocast_is_on(x) else ""
 

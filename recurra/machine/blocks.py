@@ -61,21 +61,37 @@ class _Spare:
 _spare = _Spare()
 
 
+def block_size(widths: Sequence[int], rows: int) -> int:
+    """The numbers of a block: those of its arrays, each rounded up to whole cache lines. rows may be a symbol."""
+    return sum(-(-width * rows // _LINE) * _LINE for width in widths)
+
+
 class Block:
     """Arrays of the same number of rows in one allocation, which goes back to the spare ones in the end."""
 
-    __slots__ = ("memory", "pointers")
+    __slots__ = ("memory", "pointers", "pooled", "size")
 
-    def __init__(self, widths: Sequence[int], rows: int, dtype: torch.dtype) -> None:
+    def __init__(self, widths: Sequence[int], rows: int, dtype: torch.dtype, memory: Tensor | None = None) -> None:
+        """memory: what another block of the same arrays `released`."""
         starts, total = [], 0
         for width in widths:
             starts.append(total)
             total += -(-width * rows // _LINE) * _LINE
-        self.memory = _spare.take(total, dtype)
-        base, size = self.memory.data_ptr(), dtype.itemsize
-        self.pointers = [base + size * s for s in starts]
+        self.pooled, self.size = memory is None, total
+        self.memory = _spare.take(total, dtype) if memory is None else memory
+        base, bytes_each = self.memory.data_ptr(), dtype.itemsize
+        self.pointers = [base + bytes_each * s for s in starts]
+
+    def released(self, size: int) -> Tensor:
+        """The memory, from now on the caller's, with room for as many numbers; past the block nothing is written."""
+        self.pooled = False
+        if size <= self.memory.numel():
+            return self.memory[:size]
+        larger = self.memory.new_empty(size)
+        larger[: self.size] = self.memory[: self.size]
+        return larger
 
     def __del__(self) -> None:
         memory = getattr(self, "memory", None)  # an allocation that failed has none
-        if memory is not None:
+        if memory is not None and self.pooled:
             _spare.give(memory)

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from recurra.machine.backward import BackwardProgram, Saved
+from recurra.machine.blocks import block_size
 from recurra.machine.forward import ForwardProgram
 from recurra.machine.operands import Unsupported
 from recurra.machine.program import available, library, threads
@@ -90,6 +91,14 @@ class NativeExecutor:
         """Gradients of inputs, statics and first states; None where not asked for, or where nothing depends on it."""
         program = self._backward_program(layout.reverse, need_inputs)
         return program.run(layout, saved, inputs, statics, states, output, d_output, d_last, need_statics)
+
+    def kept_widths(self, reverse: bool) -> list[int]:
+        """The widths of the arrays that a call keeps for its backward, in one block."""
+        return [v.width for _, v in self._forward_program(reverse).lasting]
+
+    def kept_size(self, reverse: bool, rows: int) -> int:
+        """How many numbers that block has."""
+        return block_size(self.kept_widths(reverse), rows)
 
     def session(self, batch: int, statics: Sequence[Tensor], states: Sequence[Tensor]) -> "NativeSession":
         """A handle for streaming: `states` are read and written in place."""

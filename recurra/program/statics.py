@@ -5,14 +5,14 @@ and loading a text runs nothing that is not listed here.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from recurra.errors import CellError, ProgramError
 from recurra.program.ops import OPS
-from recurra.program.values import Argument, Call, Parameter, Value
+from recurra.program.values import Argument, Call, Expression, Parameter, Value
 
 # Functional operators of ATen without side effects, random numbers or access to anything but their operands.
 ATEN = frozenset(
@@ -66,47 +66,96 @@ def operator(name: str) -> Callable[..., Any]:
         return OPS[name].value
     parts = name.split(".")
     if len(parts) == 3 and parts[0] == "aten" and parts[1] in ATEN:
-        packet = getattr(torch.ops.aten, parts[1])
-        if parts[2] in packet.overloads():
-            found: Callable[..., Any] = getattr(packet, parts[2])
-            return found
+        overloads = getattr(torch.ops.aten, parts[1]).overloads()
+        if parts[2] in overloads:
+            return _of_aten(name)
     raise ProgramError(f"the program applies {name!r} to weights, which is not an operation that a program may hold")
+
+
+def _of_aten(name: str) -> Callable[..., Any]:
+    _, packet, overload = name.split(".")
+    found: Callable[..., Any] = getattr(getattr(torch.ops.aten, packet), overload)
+    return found
+
+
+# What an expression is made of, as plain data: ("parameter", name), ("made", (which call, which of its results or
+# None)), ("list", operands), ("dtype", "row" or a name), ("literal", a number, a string, ...).
+Operand = tuple[str, Any]
+
+
+class Listing(NamedTuple):
+    """Expressions as calls one after the other, (operator, arguments, keyword arguments) each, and what they come to.
+
+    Nothing but tuples, strings and numbers: torch.compile follows it call by call.
+    """
+
+    calls: tuple[tuple[str, tuple[Operand, ...], tuple[tuple[str, Operand], ...]], ...]
+    results: tuple[Operand, ...]
+
+
+def listed(expressions: Sequence[Expression]) -> Listing:
+    """The expressions, each call once."""
+    calls: list[Any] = []
+    done: dict[int, int] = {}
+
+    def operand(e: Argument) -> Operand:
+        if isinstance(e, Parameter):
+            return "parameter", e.name
+        if isinstance(e, tuple):
+            return "list", tuple(operand(a) for a in e)
+        if isinstance(e, str) and e.startswith("dtype:"):
+            return "dtype", e.removeprefix("dtype:")
+        if not isinstance(e, Call):
+            return "literal", e
+        if id(e) not in done:
+            operator(e.operator)  # or ProgramError
+            call = e.operator, tuple(operand(a) for a in e.args), tuple((k, operand(a)) for k, a in e.kwargs)
+            done[id(e)] = len(calls)
+            calls.append(call)
+        return "made", (done[id(e)], e.result)
+
+    results = tuple(operand(e) for e in expressions)
+    return Listing(tuple(calls), results)
+
+
+def evaluated(listing: Listing, lookup: Mapping[str, Tensor], dtype: torch.dtype, device: torch.device) -> list[Tensor]:
+    """What the expressions come to; lookup: a parameter's tensor by its name; dtype and device are the rows'."""
+    made: list[Any] = []
+
+    def value(operand: Operand) -> Any:
+        kind, what = operand
+        if kind == "parameter":
+            return lookup[what]
+        if kind == "made":
+            k, result = what
+            return made[k] if result is None else made[k][result]
+        if kind == "list":
+            return [value(o) for o in what]
+        if kind == "dtype":
+            return dtype if what == "row" else getattr(torch, what)
+        return what
+
+    for name, args, kwargs in listing.calls:
+        made.append(_run(name, [value(a) for a in args], {k: value(a) for k, a in kwargs}, dtype, device))
+    return [value(r) for r in listing.results]
 
 
 class Evaluator:
     """Computes the statics of a plan from the weights: parameters are handed on, each call is run once.
 
-    evaluate(lookup, dtype, device): `lookup` maps a parameter's name to its tensor; dtype and device are the rows'.
+    evaluate(lookup, dtype, device) as in `evaluated`.
     """
 
     def __init__(self, statics: Sequence[Value]) -> None:
-        self.expressions = [s.expr for s in statics]
-        self.parameters = tuple(e.name for e in self.expressions if isinstance(e, Parameter))
-        self.trivial = len(self.parameters) == len(self.expressions)
+        expressions = [s.expr for s in statics]
+        self.parameters = tuple(e.name for e in expressions if isinstance(e, Parameter))
+        self.trivial = len(self.parameters) == len(expressions)
+        self.listing = listed([e for e in expressions if e is not None])
 
     def __call__(self, lookup: Mapping[str, Tensor], dtype: torch.dtype, device: torch.device) -> list[Tensor]:
         if self.trivial:
             return [lookup[name] for name in self.parameters]
-        done: dict[int, Any] = {}
-        return [self._value(e, lookup, dtype, device, done) for e in self.expressions]
-
-    def _value(
-        self, e: Argument, lookup: Mapping[str, Tensor], dtype: torch.dtype, device: torch.device, done: dict[int, Any]
-    ) -> Any:
-        if isinstance(e, Parameter):
-            return lookup[e.name]
-        if isinstance(e, tuple):
-            return [self._value(a, lookup, dtype, device, done) for a in e]
-        if isinstance(e, str) and e.startswith("dtype:"):
-            return dtype if e == "dtype:row" else getattr(torch, e[6:])
-        if not isinstance(e, Call):
-            return e
-        if id(e) not in done:
-            args = [self._value(a, lookup, dtype, device, done) for a in e.args]
-            kwargs = {k: self._value(a, lookup, dtype, device, done) for k, a in e.kwargs}
-            done[id(e)] = _run(e.operator, args, kwargs, dtype, device)
-        y = done[id(e)]
-        return y if e.result is None else y[e.result]
+        return evaluated(self.listing, lookup, dtype, device)
 
 
 def _run(name: str, args: list[Any], kwargs: dict[str, Any], dtype: torch.dtype, device: torch.device) -> Any:
@@ -120,4 +169,4 @@ def _run(name: str, args: list[Any], kwargs: dict[str, Any], dtype: torch.dtype,
         )
     if name.split(".")[1] in FACTORIES:
         kwargs["device"] = device
-    return operator(name)(*args, **kwargs)
+    return _of_aten(name)(*args, **kwargs)

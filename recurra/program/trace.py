@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import _pop_mode_temporarily
 from torch.utils._python_dispatch import _disable_current_modes
 
 from recurra.cell import Cell, has_lines, has_variables, innermost, split, telling_batches
@@ -326,5 +327,8 @@ def outside_transforms() -> Iterator[None]:
             stack.enter_context(temporarily_clear_interpreter_stack())
         if torch._C._len_torch_dispatch_stack():
             stack.enter_context(_disable_current_modes())
-        stack.enter_context(torch.autocast("cpu", enabled=False))
+        for _ in range(torch._C._len_torch_function_stack()):
+            stack.enter_context(_pop_mode_temporarily())
+        if torch.is_autocast_enabled("cpu"):  # torch.export would write down that it was entered
+            stack.enter_context(torch.autocast("cpu", enabled=False))
         yield

@@ -26,6 +26,7 @@ from recurra.unroll.call import (
 from recurra.unroll.compiled import Compiled
 from recurra.unroll.fallback import by_scan, fall_back, packed_by_scan
 from recurra.unroll.notes import RECORDING, Visit, is_recording, note
+from recurra.unroll.operator import by_operator
 from recurra.unroll.pair import pays, run_both
 from recurra.unroll.recording import Recording
 from recurra.unroll.rows import Packing, pack
@@ -114,7 +115,10 @@ def _begin_packed(call: Call, batch_sizes: Tensor) -> Work | Callable[[], Unroll
 
 
 def _recorded_by_pytorch(call: Call) -> Unrolled:
-    if not is_compiling():
+    if is_compiling():
+        if (answered := by_operator(call)) is not None:
+            return answered
+    else:
         note(Visit(call.cell, None, "scan", RECORDING, "", call.x.shape[0], call.x.shape[1], call.weights))
     return by_scan(call)
 

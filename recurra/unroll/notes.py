@@ -90,6 +90,14 @@ def is_recording() -> bool:
     return is_compiling() or _tracing() is not None
 
 
+def constant_to_compilers(function: Callable[..., Any]) -> None:
+    """torch.compile calls the function where it meets it, and takes the result for a constant.
+
+    What torch.compiler.assume_constant_result does, too, once it has imported Dynamo, which takes a second.
+    """
+    setattr(function, "_dynamo_marked_constant", True)  # noqa: B010
+
+
 def refuse_in_strict(compiled: Compiled, reason: str, line: str) -> None:
     """StrictError, in strict mode: the cell cannot run on the native machine."""
     if not compiled.broken and is_strict():

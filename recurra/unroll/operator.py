@@ -1,0 +1,260 @@
+"""The sequence operation as two operators of PyTorch, for those who write operations down: torch.compile, torch.export.
+
+    recurra::run(program, inputs, states, statics, lengths, reverse, keep) -> [y, *last states, what is kept]
+    recurra::run_backward(...) -> [*gradients of inputs, of states, of statics]
+
+The program is its text, so that an exported file stands alone; `lengths` are data, and T and B may be anything.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from recurra.cell import (
+    Cell,
+    autocast_is_on,
+    call_sides,
+    check_dtypes,
+    check_input,
+    check_lengths,
+    check_sides,
+    check_states,
+)
+from recurra.errors import InputError
+from recurra.machine import native
+from recurra.machine.backward import Saved
+from recurra.machine.blocks import Block
+from recurra.passes import own_weights
+from recurra.program.layout import Layout
+from recurra.program.parse import parse
+from recurra.program.statics import Listing, evaluated
+from recurra.program.text import plan_text
+from recurra.program.trace import outside_transforms
+from recurra.unroll.call import Call, States, drawn
+from recurra.unroll.compiled import find
+from recurra.unroll.notes import constant_to_compilers
+from recurra.unroll.rows import Packing, pack
+
+
+class _Loaded:
+    """A program's text as what runs it."""
+
+    def __init__(self, text: str) -> None:
+        self.plan, self.backward = parse(text)
+        self.executor = native.prepare(self.plan, self.backward)
+        self.states = [s.width for s in self.plan.states.values()]
+
+
+_loaded = lru_cache(maxsize=256)(_Loaded)
+
+
+def written(cell: Cell, *settings: object) -> tuple[str, Listing, torch.dtype, bool]:
+    """What stands for the cell in what is written down: the text of its program, "" when it has none; its statics; its
+    dtype; and whether it starts at zero. settings: what it depends on, so that a compiler looks again."""
+    with outside_transforms():
+        weights = {name: _numbers(t) for name, t in own_weights(cell).items()}
+    compiled, _ = find(cell, weights)
+    plan = compiled.plan
+    text = "" if plan is None or compiled.executor is None else plan_text(plan, compiled.backward)
+    return text, compiled.evaluate.listing if text else Listing((), ()), compiled.dtype, compiled.zero_start
+
+
+constant_to_compilers(written)
+
+
+def _numbers(like: Tensor) -> Tensor:
+    """Numbers for a weight that may have none here: a program holds shapes."""
+    numbers = torch.randn(like.shape, generator=torch.Generator().manual_seed(1))
+    return numbers.to(like.dtype)
+
+
+def by_operator(call: Call) -> tuple[Tensor, States] | None:
+    """The call as an operator; None where it has to be written down step by step."""
+    if call.record is not None or call.batch_sizes is not None or call.x.device.type != "cpu" or autocast_is_on(call.x):
+        return None
+    program, (calls, results), dtype, zero_start = written(call.cell, *_settings(call.cell))
+    if not program:
+        return None
+    call = drawn(call)
+    cell, x, name = call.cell, call.x, call.cell.full_name
+    check_input(name, x, cell.input_size)
+    check_dtypes(name, dtype, x.device, x, {})
+    sides = call_sides(cell, x) if call.sides is None else check_sides(name, cell.side_sizes, call.sides, x)
+    states: list[Tensor] = []
+    if call.states is not None:
+        states = list(check_states(name, cell.state_sizes, call.states, x.shape[1]))
+    elif not zero_start:
+        states = list(call.first_states(x.shape[1]))
+    weights = {**own_weights(cell), **(call.weights or {})}
+    statics = evaluated(Listing(calls, results), weights, dtype, x.device)
+    y, *last, _ = run(program, [x, *sides], states, statics, call.lengths, call.reverse, torch.is_grad_enabled())
+    return y, tuple(last)
+
+
+def _settings(cell: Cell) -> list[bool | int | str | None]:
+    """The plain attributes of the cell and its modules; as numbers that torch.compile takes for constants."""
+    found: list[bool | int | str | None] = []
+    for module in cell.modules():
+        for value in vars(module).values():
+            if isinstance(value, float):
+                found.append(value.hex())
+            elif value is None or isinstance(value, (bool, str)):
+                found.append(value)
+            elif isinstance(value, int):
+                found.append(int(value))
+    return found
+
+
+class _Rows:
+    """How the rows of a call lie: as they came, or packed where lengths differ."""
+
+    def __init__(self, x: Tensor, lengths: Tensor | None, reverse: bool) -> None:
+        self.T, self.B, _ = x.shape
+        self.packing: Packing | None = None
+        if lengths is not None:
+            self.packing = pack(check_lengths(lengths, self.T, self.B), self.T, reverse, x.device)
+        self.layout = Layout(self.T, self.B, None, reverse) if self.packing is None else self.packing.layout
+
+    def taken(self, t: Tensor) -> Tensor:
+        """(T, B, n) -> (N, n)."""
+        return t.reshape(self.T * self.B, t.shape[-1]).contiguous() if self.packing is None else self.packing.rows(t)
+
+    def given(self, rows: Tensor) -> Tensor:
+        """(N, n) -> (T, B, n)."""
+        return rows.view(self.T, self.B, rows.shape[-1]) if self.packing is None else self.packing.padded(rows, self.T)
+
+    def sorted(self, states: Sequence[Tensor]) -> list[Tensor]:
+        """(B, n) each, as the program takes them."""
+        return [s.contiguous() for s in (states if self.packing is None else self.packing.sorted(tuple(states)))]
+
+    def unsorted(self, states: Sequence[Tensor]) -> list[Tensor]:
+        """(B, n) each, as they came."""
+        return list(states if self.packing is None else self.packing.unsorted(tuple(states)))
+
+
+@torch.library.custom_op("recurra::run", mutates_args=())
+def run(
+    program: str,
+    inputs: list[Tensor],
+    states: list[Tensor],
+    statics: list[Tensor],
+    lengths: Tensor | None,
+    reverse: bool,
+    keep: bool,
+) -> list[Tensor]:
+    """y (T, B, m), the last states (B, n), and what the backward needs, of inputs (T, B, n).
+
+    states: those to begin with; none: zeros. keep: whether a backward will follow.
+    """
+    loaded, rows = _loaded(program), _Rows(inputs[0], lengths, reverse)
+    first = rows.sorted(states) if states else [None] * len(loaded.states)
+    taken, whole = [rows.taken(t) for t in inputs], [s.contiguous() for s in statics]
+    y, last, saved = loaded.executor.forward(rows.layout, taken, whole, first, keep)
+    size = loaded.executor.kept_size(reverse, rows.T * rows.B) if keep else 0
+    return [rows.given(y), *rows.unsorted(last), saved.block.released(size) if keep else y.new_empty(0)]
+
+
+@run.register_fake
+def _(
+    program: str,
+    inputs: list[Tensor],
+    states: list[Tensor],
+    statics: list[Tensor],
+    lengths: Tensor | None,
+    reverse: bool,
+    keep: bool,
+) -> list[Tensor]:
+    loaded, x = _loaded(program), inputs[0]
+    T, B, _ = x.shape
+    size = loaded.executor.kept_size(reverse, T * B) if keep else 0
+    return [
+        x.new_empty(T, B, loaded.plan.output.width),
+        *[x.new_empty(B, n) for n in loaded.states],
+        x.new_empty(size),
+    ]
+
+
+@torch.library.custom_op("recurra::run_backward", mutates_args=())
+def run_backward(
+    program: str,
+    inputs: list[Tensor],
+    states: list[Tensor],
+    statics: list[Tensor],
+    lengths: Tensor | None,
+    reverse: bool,
+    y: Tensor,
+    kept: Tensor,
+    gradients: list[Tensor],
+    needed: list[bool],
+) -> list[Tensor]:
+    """The gradients of inputs, states and statics, empty where they are not needed, from those of y and last states."""
+    loaded, rows = _loaded(program), _Rows(inputs[0], lengths, reverse)
+    executor, a, b = loaded.executor, len(inputs), len(inputs) + len(states)
+    first = rows.sorted(states) if states else [None] * len(loaded.states)
+    d_inputs, d_statics, d_states = executor.backward(
+        rows.layout,
+        Saved(Block(executor.kept_widths(reverse), rows.layout.N, kept.dtype, kept)),
+        [rows.taken(t) for t in inputs],
+        [s.contiguous() for s in statics],
+        first,
+        rows.taken(y),
+        rows.taken(gradients[0]),
+        rows.sorted(gradients[1:]),
+        tuple(needed[:a]),
+        needed[b:],
+    )
+    found = [
+        *[None if d is None else rows.given(d) for d in d_inputs],
+        *(rows.unsorted(d_states) if states else []),
+        *d_statics,
+    ]
+    given = *inputs, *states, *statics
+    return [
+        t.new_empty(0) if not n else torch.zeros_like(t) if d is None else d
+        for d, t, n in zip(found, given, needed, strict=True)
+    ]
+
+
+@run_backward.register_fake
+def _(
+    program: str,
+    inputs: list[Tensor],
+    states: list[Tensor],
+    statics: list[Tensor],
+    lengths: Tensor | None,
+    reverse: bool,
+    y: Tensor,
+    kept: Tensor,
+    gradients: list[Tensor],
+    needed: list[bool],
+) -> list[Tensor]:
+    given = *inputs, *states, *statics
+    return [t.new_empty(t.shape if n else 0) for t, n in zip(given, needed, strict=True)]
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
+    program, rows, states, statics, lengths, reverse, keep = inputs
+    ctx.program, ctx.reverse, ctx.keep, ctx.ends = program, reverse, keep, (len(rows), len(rows) + len(states))
+    ctx.save_for_backward(lengths, output[0], output[-1], *rows, *states, *statics)
+
+
+def _backward(ctx: Any, d: list[Tensor]) -> Any:
+    lengths, y, kept, *given = ctx.saved_tensors
+    if not ctx.keep:
+        raise InputError(
+            "This program was written down without gradients, and one is asked for. Export it where they are enabled."
+        )
+    a, b = ctx.ends
+    needs = ctx.needs_input_grad
+    needed = [bool(n) for group in needs[1:4] for n in group]
+    found = run_backward(
+        ctx.program, given[:a], given[a:b], given[b:], lengths, ctx.reverse, y, kept, list(d[:-1]), needed
+    )
+    grads = [g if n else None for g, n in zip(found, needed, strict=True)]
+    return None, grads[:a], grads[a:b], grads[b:], None, None, None
+
+
+run.register_autograd(_backward, setup_context=_setup)
