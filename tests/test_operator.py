@@ -217,3 +217,10 @@ def test_no_steps_and_no_sequences(steps: int, batch: int) -> None:
     fast, _ = compiled(layer)
     x = torch.zeros(steps, batch, D)
     assert_close(results(fast, layer, x), results(layer, layer, x))
+
+
+def test_onnx_gets_operations_of_its_own() -> None:
+    pytest.importorskip("onnxscript")
+    layer = recurra.GRU(D, 3).eval()
+    program = torch.onnx.export(layer, (rows(T, B),), dynamo=True, verbose=False)
+    assert program is not None and "GRU" in {n.op_type for n in program.model.graph}

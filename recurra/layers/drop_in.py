@@ -23,7 +23,7 @@ from recurra.layers.layer import Layer, Lengths, Sequences, packed_resets
 from recurra.layers.recording import hand_out, wanted
 from recurra.program.trace import outside_transforms
 from recurra.unroll import Call, answer, answer_both
-from recurra.unroll.notes import constant_to_compilers, is_recording, leave_to_torch
+from recurra.unroll.notes import constant_to_compilers, is_recording, leave_to_torch, takes_operators
 
 # One direction of one layer: the equation, which of the module's parameters stand for those of the cell, and what
 # torch.nn appends to their names: l0, l0_reverse, l1.
@@ -264,7 +264,7 @@ class DropIn(Layer, torch.nn.RNNBase):
 
 def _torchs_own(x: Tensor) -> str:
     """Why a call that torch.nn can serve is left to it; "" when it is ours."""
-    if is_recording() and not is_compiling():
+    if is_recording() and not takes_operators():
         return _RECORDING
     return _AUTOCAST if autocast_is_on(x) else ""
 

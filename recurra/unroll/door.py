@@ -1,8 +1,8 @@
 """The one door to speed: what `scan` means, run by whoever runs it fastest.
 
-In this order: a compiler is looking -> scan; no program, or not for these tensors -> scan, with the reason; a function
-transform or forward mode -> the program in PyTorch; a gradient is wanted -> the native machine under autograd; none ->
-the machine.
+In this order: a compiler is looking -> the call as one operator, or scan; no program, or not for these tensors -> scan,
+with the reason; a function transform or forward mode -> the program in PyTorch; a gradient is wanted -> the native machine
+under autograd; none -> the machine.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,7 +25,7 @@ from recurra.unroll.call import (
 )
 from recurra.unroll.compiled import Compiled
 from recurra.unroll.fallback import by_scan, fall_back, packed_by_scan
-from recurra.unroll.notes import RECORDING, Visit, is_recording, note
+from recurra.unroll.notes import RECORDING, Visit, is_recording, note, takes_operators
 from recurra.unroll.operator import by_operator
 from recurra.unroll.pair import pays, run_both
 from recurra.unroll.recording import Recording
@@ -115,10 +115,9 @@ def _begin_packed(call: Call, batch_sizes: Tensor) -> Work | Callable[[], Unroll
 
 
 def _recorded_by_pytorch(call: Call) -> Unrolled:
-    if is_compiling():
-        if (answered := by_operator(call)) is not None:
-            return answered
-    else:
+    if takes_operators() and (answered := by_operator(call)) is not None:
+        return answered
+    if not is_compiling():
         note(Visit(call.cell, None, "scan", RECORDING, "", call.x.shape[0], call.x.shape[1], call.weights))
     return by_scan(call)
 

@@ -90,6 +90,11 @@ def is_recording() -> bool:
     return is_compiling() or _tracing() is not None
 
 
+def takes_operators() -> bool:
+    """Whether those who record are torch.compile or torch.export, to which an operator of ours is one; ONNX has none."""
+    return is_compiling() and not torch.onnx.is_in_onnx_export()
+
+
 def constant_to_compilers(function: Callable[..., Any]) -> None:
     """torch.compile calls the function where it meets it, and takes the result for a constant.
 
