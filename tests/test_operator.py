@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves
 
 import recurra
 from examples import CELLS, LAYERS, CellExample, LayerExample
-from recurra import Bidirectional, Cell, InputError, Recurrent, cells
+from recurra import Bidirectional, Cell, InputError, ProgramError, Recurrent, cells
 from recurra.program.text import plan_text
 from recurra.unroll.compiled import find
 
@@ -224,3 +224,27 @@ def test_onnx_gets_operations_of_its_own() -> None:
     layer = recurra.GRU(D, 3).eval()
     program = torch.onnx.export(layer, (rows(T, B),), dynamo=True, verbose=False)
     assert program is not None and "GRU" in {n.op_type for n in program.model.graph}
+
+
+def test_tensors_that_are_not_those_of_the_program_are_refused() -> None:
+    found, tensors = find(cells.GRU(D, 3), None)
+    assert found.plan is not None
+    text, statics, x = plan_text(found.plan, found.backward), found.statics(tensors), rows(T, B)
+    run = torch.ops.recurra.run.default
+    h = torch.zeros(B, 3)
+    for inputs, states, weights, told in (
+        ([x[..., :3]], [], statics, r"program GRU takes \(5, 3, 4\) .* and is given \(5, 3, 3\)"),
+        ([x], [h[:2]], statics, r"takes \(3, 3\) .* and is given \(2, 3\)"),
+        ([x], [h], [statics[0][:3], *statics[1:]], r"takes \(9, 4\) .* and is given \(3, 4\)"),
+        ([x.double()], [], statics, "of torch.float64 on the CPU, and is given .* of torch.float32"),
+        ([x], [h], statics[:-1], r"program GRU takes 6 tensors, and is given 5"),
+    ):
+        with pytest.raises(ProgramError, match=told):
+            run(text, inputs, states, weights, None, False, False)
+    back, kept = torch.ops.recurra.run_backward.default, run(text, [x], [], statics, None, False, True)[-1]
+    y, needed = torch.zeros(T, B, 3), [True] * 5
+    for output, memory, told in ((y[:4], kept, r"\(5, 3, 3\) .* given \(4, 3, 3\)"), (y, kept[:9], r"given \(9,\)")):
+        with pytest.raises(ProgramError, match=told):
+            back(text, [x], [], statics, None, False, output, memory, [y, h], needed)
+    with pytest.raises(ProgramError, match="line 1 of the program"):
+        run("programme GRU", [x], [], statics, None, False, False)

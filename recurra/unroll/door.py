@@ -1,8 +1,8 @@
 """The one door to speed: what `scan` means, run by whoever runs it fastest.
 
 In this order: a compiler is looking -> the call as one operator, or scan; no program, or not for these tensors -> scan,
-with the reason; a function transform or forward mode -> the program in PyTorch; a gradient is wanted -> the native machine
-under autograd; none -> the machine.
+with the reason; a function transform or forward mode -> the program in PyTorch; a gradient is wanted -> the native
+machine under autograd; none -> the machine.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,11 +26,11 @@ from recurra.unroll.call import (
 from recurra.unroll.compiled import Compiled
 from recurra.unroll.fallback import by_scan, fall_back, packed_by_scan
 from recurra.unroll.notes import RECORDING, Visit, is_recording, note, takes_operators
-from recurra.unroll.operator import by_operator
 from recurra.unroll.pair import pays, run_both
 from recurra.unroll.recording import Recording
 from recurra.unroll.rows import Packing, pack
 from recurra.unroll.running import TENSORS, Work, run, unfit
+from recurra.unroll.writing import by_operator
 
 Unrolled = tuple[Tensor, States]
 

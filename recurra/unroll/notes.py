@@ -91,7 +91,7 @@ def is_recording() -> bool:
 
 
 def takes_operators() -> bool:
-    """Whether those who record are torch.compile or torch.export, to which an operator of ours is one; ONNX has none."""
+    """Whether those who record take operators of ours: torch.compile and torch.export do, and ONNX has none."""
     return is_compiling() and not torch.onnx.is_in_onnx_export()
 
 

@@ -13,29 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from recurra.cell import (
-    Cell,
-    autocast_is_on,
-    call_sides,
-    check_dtypes,
-    check_input,
-    check_lengths,
-    check_sides,
-    check_states,
-)
-from recurra.errors import InputError
+from recurra.cell import check_lengths
+from recurra.errors import InputError, ProgramError
 from recurra.machine import native
 from recurra.machine.backward import Saved
 from recurra.machine.blocks import Block
-from recurra.passes import own_weights
+from recurra.machine.operands import Unsupported
 from recurra.program.layout import Layout
 from recurra.program.parse import parse
-from recurra.program.statics import Listing, evaluated
-from recurra.program.text import plan_text
-from recurra.program.trace import outside_transforms
-from recurra.unroll.call import Call, States, drawn
-from recurra.unroll.compiled import find
-from recurra.unroll.notes import constant_to_compilers
 from recurra.unroll.rows import Packing, pack
 
 
@@ -44,68 +29,37 @@ class _Loaded:
 
     def __init__(self, text: str) -> None:
         self.plan, self.backward = parse(text)
-        self.executor = native.prepare(self.plan, self.backward)
+        try:
+            self.executor = native.prepare(self.plan, self.backward)
+        except Unsupported as refused:
+            raise InputError(f"This program was written for Recurra's native machine, and {refused.reason}.") from None
         self.states = [s.width for s in self.plan.states.values()]
+
+    def check(self, inputs: Sequence[Tensor], states: Sequence[Tensor], statics: Sequence[Tensor]) -> None:
+        """The machine reads memory as the text says, and anybody may have written the text. Raises ProgramError."""
+        T, B, _ = inputs[0].shape
+        wanted: list[tuple[int, ...]] = [(T, B, v.width) for v in self.plan.inputs.values()]
+        wanted += [(B, n) for n in self.states[: len(states)]]
+        self._compare([*inputs, *states, *statics], [*wanted, *(s.shape for s in self.plan.statics)])
+
+    def check_results(self, x: Tensor, y: Tensor, gradients: Sequence[Tensor], kept: Tensor, size: int) -> None:
+        """The same of what a backward call reads beside that."""
+        T, B, _ = x.shape
+        output = T, B, self.plan.output.width
+        self._compare([y, *gradients, kept[:size]], [output, output, *[(B, n) for n in self.states], (size,)])
+
+    def _compare(self, given: Sequence[Tensor], wanted: Sequence[tuple[int, ...]]) -> None:
+        for shape, t in zip(wanted, given):
+            if tuple(t.shape) != tuple(shape) or t.dtype != given[0].dtype or t.device.type != "cpu":
+                raise ProgramError(
+                    f"program {self.plan.name} takes {tuple(shape)} of {given[0].dtype} on the CPU, and is given "
+                    f"{tuple(t.shape)} of {t.dtype} on {t.device}"
+                )
+        if len(given) != len(wanted):
+            raise ProgramError(f"program {self.plan.name} takes {len(wanted)} tensors, and is given {len(given)}")
 
 
 _loaded = lru_cache(maxsize=256)(_Loaded)
-
-
-def written(cell: Cell, *settings: object) -> tuple[str, Listing, torch.dtype, bool]:
-    """What stands for the cell in what is written down: the text of its program, "" when it has none; its statics; its
-    dtype; and whether it starts at zero. settings: what it depends on, so that a compiler looks again."""
-    with outside_transforms():
-        weights = {name: _numbers(t) for name, t in own_weights(cell).items()}
-    compiled, _ = find(cell, weights)
-    plan = compiled.plan
-    text = "" if plan is None or compiled.executor is None else plan_text(plan, compiled.backward)
-    return text, compiled.evaluate.listing if text else Listing((), ()), compiled.dtype, compiled.zero_start
-
-
-constant_to_compilers(written)
-
-
-def _numbers(like: Tensor) -> Tensor:
-    """Numbers for a weight that may have none here: a program holds shapes."""
-    numbers = torch.randn(like.shape, generator=torch.Generator().manual_seed(1))
-    return numbers.to(like.dtype)
-
-
-def by_operator(call: Call) -> tuple[Tensor, States] | None:
-    """The call as an operator; None where it has to be written down step by step."""
-    if call.record is not None or call.batch_sizes is not None or call.x.device.type != "cpu" or autocast_is_on(call.x):
-        return None
-    program, (calls, results), dtype, zero_start = written(call.cell, *_settings(call.cell))
-    if not program:
-        return None
-    call = drawn(call)
-    cell, x, name = call.cell, call.x, call.cell.full_name
-    check_input(name, x, cell.input_size)
-    check_dtypes(name, dtype, x.device, x, {})
-    sides = call_sides(cell, x) if call.sides is None else check_sides(name, cell.side_sizes, call.sides, x)
-    states: list[Tensor] = []
-    if call.states is not None:
-        states = list(check_states(name, cell.state_sizes, call.states, x.shape[1]))
-    elif not zero_start:
-        states = list(call.first_states(x.shape[1]))
-    weights = {**own_weights(cell), **(call.weights or {})}
-    statics = evaluated(Listing(calls, results), weights, dtype, x.device)
-    y, *last, _ = run(program, [x, *sides], states, statics, call.lengths, call.reverse, torch.is_grad_enabled())
-    return y, tuple(last)
-
-
-def _settings(cell: Cell) -> list[bool | int | str | None]:
-    """The plain attributes of the cell and its modules; as numbers that torch.compile takes for constants."""
-    found: list[bool | int | str | None] = []
-    for module in cell.modules():
-        for value in vars(module).values():
-            if isinstance(value, float):
-                found.append(value.hex())
-            elif value is None or isinstance(value, (bool, str)):
-                found.append(value)
-            elif isinstance(value, int):
-                found.append(int(value))
-    return found
 
 
 class _Rows:
@@ -150,6 +104,7 @@ def run(
     states: those to begin with; none: zeros. keep: whether a backward will follow.
     """
     loaded, rows = _loaded(program), _Rows(inputs[0], lengths, reverse)
+    loaded.check(inputs, states, statics)
     first = rows.sorted(states) if states else [None] * len(loaded.states)
     taken, whole = [rows.taken(t) for t in inputs], [s.contiguous() for s in statics]
     y, last, saved = loaded.executor.forward(rows.layout, taken, whole, first, keep)
@@ -193,6 +148,8 @@ def run_backward(
     """The gradients of inputs, states and statics, empty where they are not needed, from those of y and last states."""
     loaded, rows = _loaded(program), _Rows(inputs[0], lengths, reverse)
     executor, a, b = loaded.executor, len(inputs), len(inputs) + len(states)
+    loaded.check(inputs, states, statics)
+    loaded.check_results(inputs[0], y, gradients, kept, executor.kept_size(reverse, rows.layout.N))
     first = rows.sorted(states) if states else [None] * len(loaded.states)
     d_inputs, d_statics, d_states = executor.backward(
         rows.layout,
