@@ -138,6 +138,7 @@ def check(c: Call, truth: dict[str, Tensor], dtypes: Sequence[torch.dtype] = tup
         assert_same(on_the_machine(c.to(dtype)), truth, EXACT[dtype])
 
 
+@pytest.mark.tsan
 @pytest.mark.parametrize("example", CELLS, ids=str)
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_every_cell_is_scan(example: CellExample, case: Case) -> None:

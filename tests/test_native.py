@@ -148,6 +148,7 @@ def gained(
     return [*to, arrays[2]]
 
 
+@pytest.mark.tsan
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(
     ("N", "R", "C"), [(0, 3, 5), (1, 1, 1), (2, 7, 17), (127, 6, 64), (128, 37, 65), (129, 13, 3), (300, 250, 130)]

@@ -14,7 +14,7 @@ from examples import CELLS, LAYERS, CellExample, LayerExample
 from recurra import Bidirectional, Recurrent, Stack, cells, explain
 from recurra.unroll import door
 
-pytestmark = [needs_machine, pytest.mark.usefixtures("poisoned")]
+pytestmark = [needs_machine, pytest.mark.tsan, pytest.mark.usefixtures("poisoned")]
 
 T, B, D = 9, 3, 4
 X = torch.randn(T, B, D, generator=torch.Generator().manual_seed(0))

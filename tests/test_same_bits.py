@@ -77,6 +77,7 @@ def assert_equal(a: Result, b: Result) -> None:
         assert torch.equal(mine, other)
 
 
+@pytest.mark.tsan
 def test_one_thread_and_two(case: Case) -> None:
     torch.set_num_threads(2)
     two = case.run()

@@ -75,6 +75,7 @@ def together(count: int, work: Callable[[int], Result]) -> list[Result]:
     return [found[k] for k in range(count)]
 
 
+@pytest.mark.tsan
 @pytest.mark.parametrize("example", LAYERS, ids=str)
 def test_several_threads_at_once(example: LayerExample) -> None:
     """One layer and its programs, called with several sizes at once: each thread has scratch of its own."""
@@ -87,6 +88,7 @@ def test_several_threads_at_once(example: LayerExample) -> None:
             assert_equal(result, expected)
 
 
+@pytest.mark.tsan
 @pytest.mark.parametrize("example", CELLS, ids=str)
 def test_every_cell_in_several_threads_at_once(example: CellExample) -> None:
     cell = example.make(5, 19)
@@ -99,6 +101,7 @@ def test_every_cell_in_several_threads_at_once(example: CellExample) -> None:
             assert_equal(result, expected)
 
 
+@pytest.mark.tsan
 def test_layers_of_one_size_in_several_threads_on_the_plain_loop() -> None:
     """They share the cell whose equation they are, and each has its own weights."""
     layers = [recurra.LSTM(8, 16).bfloat16().requires_grad_(False) for _ in range(2)]
@@ -109,6 +112,7 @@ def test_layers_of_one_size_in_several_threads_on_the_plain_loop() -> None:
         assert_equal(results, 50 * [expected[k]])
 
 
+@pytest.mark.tsan
 def test_a_new_cell_met_by_several_threads_at_once() -> None:
     cell = cells.GRU(3, 9)
     x = inputs(cell, 4, 2, 0)
@@ -117,6 +121,7 @@ def test_a_new_cell_met_by_several_threads_at_once() -> None:
         assert_equal(result, step(cell, x))
 
 
+@pytest.mark.tsan
 @pytest.mark.parametrize("example", CELLS[::4], ids=str)
 @pytest.mark.parametrize("batch", [3, 16], ids=["waiting for each other", "each its own sequences"])
 def test_one_thread_and_two_give_the_same_training_step(example: CellExample, batch: int) -> None:
@@ -350,6 +355,7 @@ def test_a_child_of_a_process_whose_machine_never_used_the_pool() -> None:
     subprocess.run([sys.executable, "-c", CHILD], check=True, timeout=SECONDS, cwd=Path(__file__).parents[1])
 
 
+@pytest.mark.tsan
 @pytest.mark.usefixtures("poisoned")
 @pytest.mark.parametrize("example", CELLS, ids=str)
 def test_threads_that_share_the_columns_of_a_step_change_no_bit(example: CellExample) -> None:
