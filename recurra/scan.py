@@ -20,6 +20,7 @@ from recurra.cell import (
     check_tensor,
     drawn_weights,
     initial_states,
+    no_truth,
     one_step,
     output_width,
     reset_side,
@@ -50,6 +51,8 @@ def scan(
     """
     check_made(cell)
     name = cell.full_name
+    if reverse is not False and reverse is not True:
+        raise no_truth("reverse", reverse)
     check_tensor(name, x)
     check_input(name, x, cell.input_size)
     weights = drawn_weights(cell) if sides is None else {}

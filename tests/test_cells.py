@@ -188,6 +188,7 @@ def test_the_forget_gates_bias(cell: type[Cell]) -> None:
             lambda: cells.ElmanOutputBefore(3, 4, -1),
             "ElmanOutputBefore got output_size=-1. A width is a whole number of at least 1.",
         ),
+        *((lambda c=c: make(c, 3, 4, bias="no"), f"{c.__name__} got bias='no'. Choose True or False.") for c in PUBLIC),
         (lambda: cells.SLSTM(3, 4, forget_gate="tanh"), "SLSTM got forget_gate='tanh'. Choose sigmoid or exp."),
     ],
 )

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 from torch.utils._pytree import tree_map
 
+import recurra
 from examples import LAYERS, LayerExample
-from recurra import Bidirectional, Residual, Stack, layers
+from recurra import Bidirectional, InputError, Residual, Stack, layers
 
 D = 5
 over_layers = pytest.mark.parametrize("example", LAYERS, ids=str)
@@ -210,3 +211,27 @@ def test_gradients_reach_everything(example: LayerExample) -> None:
 
 def _has_gradient(tensor: Tensor) -> None:
     assert tensor.grad is not None and tensor.grad.any()
+
+
+@over_layers
+@pytest.mark.parametrize(
+    ("value", "told"), [("no", "'no'"), (1, "1"), (None, "a NoneType"), (torch.tensor(True), "a Tensor")]
+)
+def test_reverse_is_true_or_false(example: LayerExample, value: Any, told: str) -> None:
+    with pytest.raises(InputError) as refused:
+        made(example)(numbers(4, 3, D), reverse=value)
+    assert str(refused.value) == f"reverse is {told}, but answers yes or no. Pass reverse=True or reverse=False."
+
+
+def test_of_functions_too_and_batch_first() -> None:
+    cell, x = recurra.cells.GRU(D, 4), torch.zeros(2, 3, D)
+    for call in (recurra.scan, recurra.unroll):
+        with pytest.raises(
+            InputError, match=r"^reverse is 'no', but answers yes or no\. Pass reverse=True or reverse=F"
+        ):
+            call(cell, x, reverse="no")
+    with pytest.raises(InputError) as refused:
+        recurra.Recurrent(cell, batch_first="no")  # type: ignore[arg-type]
+    assert str(refused.value) == (
+        "batch_first is 'no', but answers yes or no. Pass batch_first=True or batch_first=False."
+    )

@@ -10,6 +10,7 @@ from recurra.cell.arguments import (
     check_sides,
     check_states,
     check_tensor,
+    no_truth,
 )
 from recurra.cell.base import (
     Cell,
@@ -61,6 +62,7 @@ __all__ = [
     "innermost",
     "machinery",
     "misshapen",
+    "no_truth",
     "one_step",
     "output_width",
     "places_lock",

@@ -33,6 +33,12 @@ def check_tensor(name: str, x: object) -> None:
         raise InputError(f"x has the layout {x.layout}, but {name} takes a dense tensor. Pass x.to_dense().")
 
 
+def no_truth(name: str, value: object) -> InputError:
+    """An argument that is True or False is neither."""
+    given = repr(value) if isinstance(value, (str, int, float)) else kind_of(value)
+    return InputError(f"{name} is {given}, but answers yes or no. Pass {name}=True or {name}=False.")
+
+
 def autocast_is_on(x: Tensor) -> bool:
     """Whether autocast is on for the device of x. Of a device that has none, as meta, PyTorch refuses to answer."""
     kind = x.device.type

@@ -36,6 +36,8 @@ class Weighted(Cell, named_by_step=False):
     ) -> None:
         """Makes the cell, its parameters not yet drawn; bias=False leaves those None whose names begin with bias."""
         super().__init__(input_size, hidden_size, **widths)
+        if bias is not False and bias is not True:
+            raise CellError(f"{type(self).__name__} got bias={bias!r}. Choose True or False.")
         for name, shape in self.shapes().items():
             there = bias or not name.startswith("bias")
             self.register_parameter(

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.compiler import is_compiling
 from torch.nn.utils.rnn import PackedSequence
 
-from recurra.cell import Cell, autocast_is_on, check_lengths, check_resets
+from recurra.cell import Cell, autocast_is_on, check_lengths, check_resets, no_truth
 from recurra.cells import GRU as GRUCell
 from recurra.cells import LSTM as LSTMCell
 from recurra.cells import Elman, LSTMProjected
@@ -91,6 +91,8 @@ class DropIn(Layer, torch.nn.RNNBase):
         resets: Tensor | None = None,
     ) -> Any:
         """As torch.nn's forward; lengths, reverse, resets as in Recurrent. T = 0 needs lengths: torch.nn refuses it."""
+        if reverse is not False and reverse is not True:
+            raise no_truth("reverse", reverse)
         rows = input.data if isinstance(input, PackedSequence) else input
         as_torch = lengths is None and resets is None and not reverse
         if as_torch and isinstance(rows, Tensor) and (reason := _torchs_own(rows)):

@@ -8,7 +8,16 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
-from recurra.cell import Cell, check_input, check_lengths, check_made, check_resets, check_states, check_tensor
+from recurra.cell import (
+    Cell,
+    check_input,
+    check_lengths,
+    check_made,
+    check_resets,
+    check_states,
+    check_tensor,
+    no_truth,
+)
 from recurra.errors import InputError
 from recurra.layers.layer import Layer, Lengths, Sequences, packed_resets
 from recurra.layers.recording import hand_out, wanted
@@ -34,6 +43,8 @@ class Recurrent(Layer):
         if not isinstance(cell, Cell):
             raise InputError(f"Recurrent takes a recurra.Cell, and {type(cell).__name__} is none. Derive it from Cell.")
         check_made(cell)
+        if batch_first is not False and batch_first is not True:
+            raise no_truth("batch_first", batch_first)
         self.cell = cell
         self.batch_first = batch_first
 
@@ -45,6 +56,8 @@ class Recurrent(Layer):
         reverse: bool = False,
         resets: Tensor | None = None,
     ) -> Any:
+        if reverse is not False and reverse is not True:
+            raise no_truth("reverse", reverse)
         call = self.asked(x, state, lengths, reverse, resets)
         return self.answered(x, call, *answer(call))
 

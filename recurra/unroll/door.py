@@ -11,7 +11,7 @@ from functools import partial
 from torch import Tensor
 from torch.compiler import is_compiling
 
-from recurra.cell import Cell, check_input, check_lengths, check_tensor
+from recurra.cell import Cell, check_input, check_lengths, check_tensor, no_truth
 from recurra.machine.program import leave_the_pool
 from recurra.program.layout import Layout
 from recurra.unroll.call import (
@@ -50,6 +50,8 @@ def unroll(
 
     The arguments are explained at `Call`. Raises what `scan` raises; StrictError for a fall-back in strict mode.
     """
+    if reverse is not False and reverse is not True:
+        raise no_truth("reverse", reverse)
     return answer(Call(cell, x, states, lengths, reverse, weights, sides, resets, record))
 
 
