@@ -4,7 +4,12 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <sched.h>
+#include <algorithm>
+#include <cmath>
 #include <cstdlib>
+#include <fstream>
+#include <limits>
 #include <memory>
 #include <stdexcept>
 #include <string>
@@ -47,6 +52,21 @@ const Machine* machine() {
   return chosen;
 }
 bool poison_scratch = false;
+bool more_than_cores = false;
+
+// How many threads of this process can run at once: the cores it may use, or its container's share of them. A step that
+// threads share costs hundreds of microseconds where one of them waits for a core.
+int cores() {
+  static const int share = [] {
+    std::ifstream file("/sys/fs/cgroup/cpu.max");  // "max 100000" where there is no limit
+    double quota, period;
+    return file >> quota >> period && quota > 0 && period > 0 ? int(std::ceil(quota / period)) : std::numeric_limits<int>::max();
+  }();
+  cpu_set_t own;
+  return std::max(1, std::min(share, sched_getaffinity(0, sizeof own, &own) == 0 ? CPU_COUNT(&own) : share));
+}
+
+int most(int threads) { return threads <= 1 || more_than_cores ? threads : std::min(threads, cores()); }
 
 class Program {
  public:
@@ -224,7 +244,7 @@ struct Addresses {
 
 void run(const Program& program, int64_t T, int64_t B, int64_t N, intptr_t offset, int threads, nb::list arrays, nb::list statics, nb::tuple strides, nb::handle targets) {
   Addresses given(program, arrays, statics, strides, targets);
-  Call call = given.call(T, B, N, offset, threads);
+  Call call = given.call(T, B, N, offset, most(threads));
   if (N > 8) {
     nb::gil_scoped_release release;
     machine()->run[program.kind](program.procedure, call);
@@ -283,6 +303,8 @@ NB_MODULE(_native, m) {
   nb::set_leak_warnings(false);  // programs of cells that live until Python ends are no leak
   m.def("isa", [] { return std::string(machine() ? machine()->name : ""); }, "The instruction set in use: v4 (AVX-512), v3 (AVX2), or '' where the machine cannot run.");
   m.def("lanes", [](bool is_double) { return machine() ? machine()->lanes[is_double] : 0; }, "is_double"_a);
+  m.def("most", &most, "threads"_a, "As many threads, and no more than can run at once.");
+  m.def("more_than_cores", [](bool on) { more_than_cores = on; }, "on"_a, "Tests: use as many threads as are asked for.");
   m.def("poison", [](bool on) { poison_scratch = on; }, "on"_a, "Tests: fill scratch with NaN before each call.");
   m.def("apply", &apply, "is_double"_a, "code"_a, "n"_a, "a"_a, "b"_a, "c"_a, "to"_a, "One operation on n numbers at these addresses.");
   m.def("masks", &masks, "is_double"_a, "seeds"_a, "rows"_a, "width"_a, "threshold"_a, "dropped"_a, "kept"_a, "to"_a, "to (rows, width): `dropped` at random, else `kept`.");

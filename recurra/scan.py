@@ -14,6 +14,7 @@ from recurra.cell import (
     check_lengths,
     check_made,
     check_made_states,
+    check_numbers,
     check_resets,
     check_sides,
     check_states,
@@ -53,6 +54,7 @@ def scan(
     name = cell.full_name
     if reverse is not False and reverse is not True:
         raise no_truth("reverse", reverse)
+    check_numbers(name, dict(cell.named_parameters()))
     check_tensor(name, x)
     check_input(name, x, cell.input_size)
     weights = drawn_weights(cell) if sides is None else {}

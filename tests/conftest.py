@@ -50,6 +50,15 @@ def strict() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _as_many_threads_as_are_asked_for() -> None:
+    """Whatever cores this machine has: results are to be the same for any number of threads."""
+    from recurra.machine.program import library
+
+    if library is not None:
+        library.more_than_cores(True)
+
+
 @pytest.fixture
 def poisoned() -> Iterator[None]:
     """Memory that nothing wrote is NaN."""

@@ -19,6 +19,7 @@ from torch.utils._pytree import tree_leaves
 import recurra
 from examples import CELLS, LAYERS, CellExample, LayerExample
 from recurra import Cell, cells, strict
+from recurra.machine.program import library
 
 pytestmark = needs_machine
 Result = TypeVar("Result")
@@ -247,6 +248,24 @@ def test_a_forked_child_says_that_it_runs_one_thread() -> None:
     assert "native machine, 2 threads at most\n" in f"{recurra.explain(layer, x)}\n"
     told = in_child(lambda: str(recurra.explain(layer, x)).split("native machine, ")[1].splitlines()[0])
     assert told == "1 thread at most (a forked child has none of its parent's threads; one that is spawned has its own)"
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no cores to choose here")
+def test_no_more_threads_than_cores() -> None:
+    """A step that threads share waits for all of them; one without a core of its own comes a time slice late."""
+    layer, x = recurra.LSTM(3, 4), torch.randn(9, 2, 3)
+    torch.set_num_threads(4)
+    cores = os.sched_getaffinity(0)
+    library.more_than_cores(False)
+    try:
+        os.sched_setaffinity(0, {min(cores)})
+        assert library.most(4) == 1 and library.most(1) == 1
+        told = str(recurra.explain(layer, x))
+    finally:
+        os.sched_setaffinity(0, cores)
+        library.more_than_cores(True)
+    assert "1 thread at most (PyTorch has 4, and no more than 1 can run at once here)" in told
+    assert "4 threads at most\n" in str(recurra.explain(layer, x))
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")

@@ -470,6 +470,21 @@ def test_arguments_of_another_kind(arguments: tuple[Any, ...], message: str) -> 
             call(*arguments)
 
 
+@pytest.mark.parametrize("name", ["weight_ih", "weight_hh"])
+def test_a_weight_without_numbers_is_named(name: str) -> None:
+    """PyTorch's own functions give whatever lies in memory."""
+    cell, x, layer = cells.GRU(D, 4), torch.zeros(3, 2, D), recurra.GRU(D, 4)
+    setattr(cell, name, torch.nn.Parameter(getattr(cell, name).detach().to("meta")))
+    told = rf"{name} of GRU is on meta, .* and \w+ is on cpu. Load the numbers of all weights"
+    for call in (recurra.Recurrent(cell), functools.partial(scan, cell), functools.partial(unroll, cell)):
+        with pytest.raises(InputError, match=told):
+            call(x)
+    if name == "weight_hh":  # torch.nn looks at the other itself
+        layer.weight_hh_l0 = cell.weight_hh
+        with pytest.raises(InputError, match=told):
+            layer(x)
+
+
 @pytest.mark.parametrize(
     "module",
     [

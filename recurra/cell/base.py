@@ -152,6 +152,17 @@ def check_made(cell: Cell) -> None:
         )
 
 
+def check_numbers(name: str, weights: Mapping[str, Tensor]) -> None:
+    """All weights have numbers, or none has any. Raises InputError: PyTorch computes with what is not there."""
+    without = [n for n, w in weights.items() if w.is_meta]
+    if without and len(without) < len(weights):
+        other = next(n for n, w in weights.items() if not w.is_meta)
+        raise InputError(
+            f"{without[0]} of {name} is on meta, where weights have no numbers, and {other} is on "
+            f"{weights[other].device}. Load the numbers of all weights, or move none to meta."
+        )
+
+
 def one_step(
     cell: Cell, x: Tensor, states: tuple[Tensor, ...], sides: tuple[Tensor, ...] = ()
 ) -> tuple[Tensor, tuple[Tensor, ...]]:

@@ -80,11 +80,12 @@ _here = _Here()
 
 
 def threads() -> tuple[int, str]:
-    """The most threads that a call uses, and why it is one where PyTorch has more; "" where that needs no reason."""
-    most = torch.get_num_threads()
+    """The most threads that a call uses, and why PyTorch has more; "" where that needs no reason."""
     if _forked:
         return 1, "a forked child has none of its parent's threads; one that is spawned has its own"
-    return most, ""
+    asked = torch.get_num_threads()
+    most = asked if library is None else library.most(asked)
+    return most, f"PyTorch has {asked}, and no more than {most} can run at once here" if most < asked else ""
 
 
 class NativeProgram:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from recurra.cell import Cell, check_made, places_lock
+from recurra.cell import Cell, check_made, check_numbers, places_lock
 from recurra.errors import InputError
 from recurra.machine import native, plain
 from recurra.machine.native import NativeExecutor
@@ -60,6 +60,7 @@ class Compiled:
         tensors = self._gather(weights)
         self._key = [(t.shape, t.dtype, t.device) for t in tensors]
         named = dict(zip(self.names, tensors, strict=True))
+        check_numbers(self.name, named)
         self.dtype, self.device = rows_of(named)
         self._layouts: dict[tuple[int, int, bool], Layout] = {}
         self.plan: Plan | None = None
