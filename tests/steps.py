@@ -406,6 +406,11 @@ class Unknown(Step):
         return torch.cumsum(super().step(x, h), -1)  # here
 
 
+class LearnedPower(Step):
+    def step(self, x, h):
+        return torch.sigmoid(super().step(x, h)) ** self.W.bias  # here
+
+
 class AcrossRows(Step):
     def step(self, x, h):
         return torch.softmax(super().step(x, h), 0)  # here
@@ -587,6 +592,7 @@ REFUSED = [
     Refused(Dropping, "random numbers (bernoulli); wrappers such as recurra.RecurrentDropout"),
     Refused(Noisy, "random"),
     Refused(Unknown, "cumsum is not among a program's operations; write it with"),
+    Refused(LearnedPower, "pow has no operation, or not with these arguments; write torch.exp(p * torch.log(h))"),
     Refused(AcrossRows, "across the rows"),
     Refused(BatchMean, "across the rows"),
     Refused(EverySecond, "slice takes one column in 2, and a program's slices have no gaps; order the columns by"),

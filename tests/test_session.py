@@ -208,12 +208,24 @@ def test_what_a_session_refuses() -> None:
     with pytest.raises(InputError, match="Session runs Recurra's layers, and Linear is none"):
         Session(nn.Linear(3, 3))
     session = Session(recurra.LSTM(3, 4))
-    with pytest.raises(InputError, match=r"\(B, D\)"):
-        session.step(torch.randn(3))
-    session.step(torch.randn(2, 3))
+    for shape, remedy in (
+        ((3,), "Pass x.unsqueeze(0)."),
+        ((5, 2, 3), "Pass one step at a time, x[t], or x[:, t] where the batch is first."),
+        ((1, 5, 2, 3), "Pass x with 2 axes."),
+    ):
+        with pytest.raises(InputError) as axes:
+            session.step(torch.randn(shape))
+        told = f"a session's step takes x (B, D), one row for each sequence, and got {shape}. {remedy}"
+        assert str(axes.value) == told
+    for rows in (5, 2):  # at the first step, which makes nothing of the number of rows, and after it
+        with pytest.raises(InputError) as width:
+            session.step(torch.randn(rows, 4))
+        assert str(width.value) == (
+            f"x has the shape ({rows}, 4), and this session's layer takes (B, 3). Give x a last axis of 3."
+        )
+        session.step(torch.randn(2, 3))
     for x, word in (
         (torch.randn(3, 3), "rows"),
-        (torch.randn(2, 4), r"\(2, 4\)"),
         (torch.randn(2, 3).double(), "float64"),
     ):
         with pytest.raises(InputError, match=word):
@@ -239,7 +251,16 @@ def test_what_a_session_refuses() -> None:
     )
     with pytest.raises(InputError, match=wanted + "an int"):
         session.state = 5
-    with pytest.raises(InputError, match=r"a tensor .* for each state of the layer, not an int"):
+    with pytest.raises(InputError, match=r"or session\.state, gave for as many rows\.$"):
+        session.state = 5
+    stacked = Session(Stack([recurra.GRU(3, 4)]), (torch.zeros(1, 2, 4),))
+    with pytest.raises(InputError) as entries:
+        stacked.state = (None, None)
+    assert str(entries.value) == (
+        "the state of Stack is a tuple of 1 entries, one for each layer, and got 2 entries. "
+        "Pass what the layer, or session.state, gave for as many rows."
+    )
+    with pytest.raises(InputError, match=r"a tensor .* for each state of the layer, not an int\. Pass what the layer"):
         Session(recurra.LSTM(3, 4)).state = 5
     with pytest.raises(InputError, match=r"adds x, 3 wide, to its layer's output, 4 wide\. Make the layer as wide"):
         Session(Residual(recurra.LSTM(3, 4))).step(torch.randn(1, 3))

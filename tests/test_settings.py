@@ -37,6 +37,7 @@ def test_settings_need_no_torch_and_all_have_help() -> None:
     )
     assert done.stdout.split() == ["False", "False"]
     assert all(row.help.endswith((".", "]")) and row.kind for row in describe())
+    assert settings(seed=2**64 - 1).seed == 2**64 - 1
     assert settings(**{row.name: row.default for row in describe()}) == Settings()
 
 

@@ -25,7 +25,7 @@ class Session:
     The session is a snapshot of the layer's weights; `refresh()` takes new ones. There is no dropout between layers.
     layer: Recurrent, a unidirectional RNN, LSTM or GRU, or a Stack or Residual of them; batch_first does not matter.
     state: a state to begin with, as the layer returns it; None: the layer's own beginning.
-    The number of rows B is that of the first step, or of `state`; it can change only with `reset()`.
+    The number of rows B is that of the first step, or of `state`; a session keeps it.
     Raises InputError for a layer that reads backwards in time, and for rows that do not fit.
     """
 
@@ -141,7 +141,16 @@ class Session:
         if x.layout is not torch.strided:
             raise InputError(f"x has the layout {x.layout}, and a session's step takes a dense tensor: x.to_dense().")
         if x.dim() != 2:
-            raise InputError(f"a session's step takes x (B, D), one row for each sequence, and got {tuple(x.shape)}.")
+            remedies = {1: "x.unsqueeze(0)", 3: "one step at a time, x[t], or x[:, t] where the batch is first"}
+            raise InputError(
+                f"a session's step takes x (B, D), one row for each sequence, and got {tuple(x.shape)}. "
+                f"Pass {remedies.get(x.dim(), 'x with 2 axes')}."
+            )
+        if x.shape[1] != (width := _width_of(self.layer)):
+            raise InputError(
+                f"x has the shape {tuple(x.shape)}, and this session's layer takes (B, {width}). "
+                f"Give x a last axis of {width}."
+            )
         if not self._leaves:
             self._prepare(x.shape[0])
         if x.shape != self._shape:
@@ -244,7 +253,7 @@ def _visits_of(layer: nn.Module, batch: int) -> list[Visit]:
     leaf = _first_leaf(layer)
     weight = rows_like(layer)
     shape = (batch, 1) if getattr(leaf, "batch_first", False) else (1, batch)
-    x = weight.new_zeros(*shape, leaf.cell.input_size if isinstance(leaf, Recurrent) else leaf.input_size)
+    x = weight.new_zeros(*shape, _width_of(leaf))
     _check_dropout(layer)
     with torch.no_grad(), torch.random.fork_rng(devices=[]), visits() as seen:
         layer(x)
@@ -258,6 +267,12 @@ def _check_dropout(layer: nn.Module) -> None:
                 f"{type(m).__name__} is in training mode with dropout={m.dropout}, which is drawn for whole "
                 "sequences, and a session has single steps. Call layer.eval() first."
             )
+
+
+def _width_of(layer: nn.Module) -> int:
+    """Of the x that a layer reads."""
+    leaf = _first_leaf(layer)
+    return int(leaf.cell.input_size if isinstance(leaf, Recurrent) else leaf.input_size)
 
 
 def _first_leaf(layer: nn.Module) -> Any:
@@ -281,10 +296,17 @@ def _state_of(layer: nn.Module, leaves: Iterator[_Leaf]) -> Any:
     return joined if len(joined) > 1 else joined[0]
 
 
+_STATE = "Pass what the layer, or session.state, gave for as many rows."
+
+
 def _set_state(layer: nn.Module, value: Any, leaves: Iterator[_Leaf]) -> None:
     if isinstance(layer, Stack):
         if not isinstance(value, (tuple, list)) or len(value) != len(layer.layers):
-            raise InputError(f"the state of Stack is a tuple of {len(layer.layers)} entries, one for each layer.")
+            came = f"{len(value)} entries" if isinstance(value, (tuple, list)) else kind_of(value)
+            raise InputError(
+                f"the state of Stack is a tuple of {len(layer.layers)} entries, one for each layer, and got {came}. "
+                f"{_STATE}"
+            )
         for inner, part in zip(layer.layers, value, strict=True):
             _set_state(inner, part, leaves)
         return
@@ -316,7 +338,7 @@ def _set_state(layer: nn.Module, value: Any, leaves: Iterator[_Leaf]) -> None:
 def _misfit(wanted: tuple[tuple[int, ...], ...], came: str) -> InputError:
     shapes = " and ".join(map(str, wanted))
     noun = "a tensor of the shape" if len(wanted) == 1 else "tensors of the shapes"
-    return InputError(f"the session's state takes {noun} {shapes}, and got {came}.")
+    return InputError(f"the session's state takes {noun} {shapes}, and got {came}. {_STATE}")
 
 
 def _rows_of(state: Any) -> int:
@@ -326,5 +348,7 @@ def _rows_of(state: Any) -> int:
         inner = next((s for s in inner if s is not None), None)
     if not isinstance(inner, Tensor) or inner.dim() < 2:
         came = kind_of(inner) if not isinstance(inner, Tensor) else f"the shape {tuple(inner.shape)}"
-        raise InputError(f"the session's state is a tensor (..., B, n) for each state of the layer, not {came}.")
+        raise InputError(
+            f"the session's state is a tensor (..., B, n) for each state of the layer, not {came}. {_STATE}"
+        )
     return int(inner.shape[-2])

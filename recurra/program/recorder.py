@@ -23,6 +23,11 @@ from recurra.program.values import Call, Parameter, Value
 machinery(__file__)
 _LOOKS = frozenset("_local_scalar_dense is_nonzero equal nonzero item allclose".split())
 
+# What to write for an operation that is there for some arguments only.
+_INSTEAD = {
+    "pow": "; write torch.exp(p * torch.log(h)), which is h ** p for h above 0, or h * h for a whole power",
+}
+
 
 class Untraceable(Exception):
     """The step cannot be a program. `reason`: a sentence with the operation; `line`: the user's line, or ""."""
@@ -190,7 +195,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _checked(self, name: str, v: Value | None, out: Tensor) -> Value:
         if v is None:
-            return self._poison(f"{name} has no operation, or not with these arguments")
+            return self._poison(f"{name} has no operation, or not with these arguments{_INSTEAD.get(name, '')}")
         if [k for k in out.shape if k > 1] != [k for k in (self.batch, v.width) if k > 1]:
             if out.dim() > 2 and out.shape[0] == self.batch:
                 return self._poison(

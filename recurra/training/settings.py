@@ -6,6 +6,8 @@ guess.
 """
 
 import difflib
+import types
+import typing
 from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
@@ -123,10 +125,10 @@ def settings(**given: Any) -> Settings:
     try:
         made = msgspec.convert(given, Settings)
     except msgspec.ValidationError as error:
-        what, _, where = str(error).partition(" - at `$.")
-        name = where.rstrip("`")
-        got = f"{name}={given.get(name)!r}" if name else "A setting"
-        raise InputError(f"{got} cannot be used: {what[0].lower()}{what[1:]}.") from None
+        name = str(error).partition(" - at `$.")[2].rstrip("`")
+        raise InputError(f"{name}={given[name]!r} cannot be used; give {_allowed(name)}.") from None
+    if made.seed >= 2**64:
+        raise InputError(f"seed={made.seed} cannot be used; give {_allowed('seed')}.")
     if made.steps is not None and made.epochs is not None:
         raise InputError(f"steps={made.steps} and epochs={made.epochs} both say how long to train; give one of them.")
     return made
@@ -165,11 +167,34 @@ def _seen(characters: int) -> int:
 _A_MINUTE = 1_050_000  # what an LSTM of 512 units learns from in somewhat less than a minute on two cores
 
 
+def _allowed(name: str) -> str:
+    """What a setting may be, in words: "a whole number from 1 to 1000"."""
+    if name == "seed":
+        return "a whole number from 0 to 2**64 - 1"  # more than a bound of msgspec's can say
+    annotated = next(item.type for item in msgspec.structs.fields(Settings) if item.name == name)
+    kind, limits = _plain(annotated), _limits(annotated)
+    if choices := typing.get_args(kind):
+        return f"{', '.join(choices[:-1])} or {choices[-1]}"
+    noun = "a whole number" if kind is int else "a number"
+    if "ge" in limits and "le" in limits:
+        return f"{noun} from {limits['ge']:g} to {limits['le']}"
+    return f"{noun} " + " and ".join(f"{_BOUNDS[bound]} {limit:g}" for bound, limit in limits.items())
+
+
+_BOUNDS = {"ge": "of at least", "gt": "above", "le": "of at most", "lt": "below"}
+
+
+def _limits(annotated: Any) -> dict[str, float]:
+    """The bounds in a type, those under Annotated and Optional too."""
+    found: dict[str, float] = {}
+    for part in typing.get_args(annotated):
+        found |= _limits(part)
+        found |= {b: limit for b in _BOUNDS if (limit := getattr(part, b, None)) is not None and type(part) is Meta}
+    return found
+
+
 def _plain(annotated: Any) -> Any:
     """The type under Annotated and Optional: int, float or a Literal."""
-    import types
-    import typing
-
     while typing.get_origin(annotated) is Annotated:
         annotated = typing.get_args(annotated)[0]
     if typing.get_origin(annotated) in (types.UnionType, typing.Union):
