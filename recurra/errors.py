@@ -3,6 +3,8 @@
 A message is one or two sentences: the user's own words, both values, and what to do about it.
 """
 
+from collections.abc import Callable
+
 
 def kind_of(value: object) -> str:
     """What a value is, for a message: "an int", "a list", "an ndarray"."""
@@ -12,6 +14,14 @@ def kind_of(value: object) -> str:
 
 class RecurraError(Exception):
     """What all of Recurra's own exceptions are."""
+
+
+def alone(check: Callable[[], None]) -> None:
+    """A check made because something has failed: what it raises stands for that failure, which says nothing more."""
+    try:
+        check()
+    except RecurraError as told:
+        raise told from None
 
 
 class CellError(RecurraError):

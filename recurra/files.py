@@ -23,7 +23,7 @@ import safetensors
 import safetensors.torch
 from torch import Tensor
 
-from recurra.errors import FileError
+from recurra.errors import FileError, InputError, kind_of
 
 FORMAT = 1
 MANIFEST = "model.json"
@@ -51,6 +51,8 @@ class Folder:
 
 def folder_path(path: str | os.PathLike[str]) -> Path:
     """The path of a model's or a run's folder. FileError for an empty one, which would mean the working folder."""
+    if not isinstance(path, (str, os.PathLike)):
+        raise InputError(f"The path of the model is {kind_of(path)}; give the path of its folder.")
     if not os.fspath(path):
         raise FileError("The path of the model is empty; give the path of its folder.")
     return Path(path)
@@ -84,7 +86,7 @@ def write_folder(path: Path, record: Mapping[str, object], files: Mapping[str, b
         kept = "; the one saved before is still whole" if path.exists() else ""
         raise FileError(
             f"{path} could not be saved: {reason(error)}{kept}. Make room or choose another place."
-        ) from error
+        ) from None
     shutil.rmtree(old, ignore_errors=True)
 
 
@@ -105,7 +107,7 @@ def replace_file(path: Path, data: bytes) -> None:
         _sync_folder(path.parent)
     except OSError as error:
         new.unlink(missing_ok=True)
-        raise FileError(f"{path} could not be saved: {reason(error)}. Make room or choose another place.") from error
+        raise FileError(f"{path} could not be saved: {reason(error)}. Make room or choose another place.") from None
 
 
 def reason(error: OSError) -> str:
@@ -206,7 +208,7 @@ def read_file(path: Path) -> bytes:
             f"{path} does not exist; a model is a run folder or a model folder that Recurra wrote."
         ) from None
     except OSError as error:
-        raise FileError(f"{path} cannot be read: {reason(error)}.") from error
+        raise FileError(f"{path} cannot be read: {reason(error)}.") from None
 
 
 class _Entry(msgspec.Struct, forbid_unknown_fields=True):

@@ -29,6 +29,7 @@ from recurra.cell import (
     rows_like,
     undisturbed,
 )
+from recurra.errors import alone
 
 
 def scan(
@@ -76,10 +77,15 @@ def scan(
         with undisturbed():
             return _loop(cell, x, first, lengths, reverse, sides)
     except RuntimeError:
-        cell.check_weights()
-        if not autocast_is_on(x):
-            _check_dtypes(cell, x, states)
+        alone(lambda: _explain(cell, x, states))
         raise
+
+
+def _explain(cell: Cell, x: Tensor, states: tuple[Tensor, ...] | None) -> None:
+    """Why a step has failed, where weights or dtypes are why. Raises InputError or CellError."""
+    cell.check_weights()
+    if not autocast_is_on(x):
+        _check_dtypes(cell, x, states)
 
 
 def _check_dtypes(cell: Cell, x: Tensor, states: tuple[Tensor, ...] | None) -> None:

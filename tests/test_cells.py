@@ -163,6 +163,9 @@ def test_the_forget_gates_bias(cell: type[Cell]) -> None:
     with pytest.raises(CellError) as told:
         make(cell, 3, 4, forget_bias=1.5, bias=False)
     assert str(told.value) == f"{cell.__name__} got forget_bias=1.5 and bias=False. Leave one of them out."
+    with pytest.raises(CellError) as told:
+        make(cell, 3, 4, forget_bias="a")
+    assert str(told.value) == f"{cell.__name__} got forget_bias='a'. Give a number, as 1.0, or leave it out."
 
 
 @pytest.mark.parametrize(

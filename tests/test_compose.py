@@ -182,6 +182,10 @@ X = torch.zeros(4, 3, D)
             "Recurrent takes a recurra.Cell, and GRUCell is none. Derive it from Cell.",
         ),
         (
+            lambda: Stack(Recurrent(cells.GRU(D, 4))),
+            "Stack takes a list of layers, and got a Recurrent. Pass Stack([layer, ...]).",
+        ),
+        (
             lambda: Stack([]),
             "Stack got no layers. Give it at least one: Stack([Recurrent(cell)]).",
         ),
@@ -196,6 +200,18 @@ X = torch.zeros(4, 3, D)
         (
             lambda: Stack([recurra.GRU(D, 4), recurra.GRU(4, 4, batch_first=True)]),
             "Stack got layers with batch_first=True and with batch_first=False. Make them all alike.",
+        ),
+        (
+            lambda: Recurrent(cells.GRU(D, 4))(X[:, 0], lengths="abc"),
+            "lengths is a str, but counts steps. Pass one whole number for each sequence.",
+        ),
+        (
+            lambda: recurra.GRU(D, 4)(X[:, 0], lengths=[None]),
+            "lengths[0] is a NoneType, but counts steps. Pass one whole number for each sequence.",
+        ),
+        (
+            lambda: Recurrent(cells.GRU(D, 4))(X, resets="abc"),
+            "resets is a str, but marks steps. Pass a tensor (T, B) of truth values.",
         ),
         (
             lambda: Stack([recurra.GRU(D, 4)])(X, torch.zeros(1, 3, 4)),

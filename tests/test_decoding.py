@@ -73,11 +73,15 @@ def test_seeds() -> None:
         {"top_p": 1.1},
         {"seed": -1},
         {"seed": 2**64},
+        {"temperature": "a"},
+        {"top_k": 1.5},
+        {"top_p": "a"},
+        {"seed": "a"},
     ],
 )
 def test_settings_that_cannot_be_used(settings: dict[str, float]) -> None:
     name, value = next(iter(settings.items()))
-    with pytest.raises(InputError, match=f"{name}={value}"):
+    with pytest.raises(InputError, match=rf"^{name}={value!r} .*; give "):
         Decoder(**settings)  # type: ignore[arg-type]
 
 
@@ -85,3 +89,6 @@ def test_a_negative_length_is_refused() -> None:
     with pytest.raises(InputError, match=r"length=-5 cannot be written; give 0 or more\.$"):
         check_length(-5)
     check_length(0)
+    for length in ("a", 2.5):
+        with pytest.raises(InputError, match=rf"^length={length!r} cannot be written; give a whole number\.$"):
+            check_length(length)  # type: ignore[arg-type]

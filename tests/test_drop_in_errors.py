@@ -117,3 +117,20 @@ def test_no_steps_need_lengths(name: str) -> None:
     assert y.shape == (0, 2, H) and not any(s.any() for s in tree_leaves(last))
     with pytest.raises(InputError, match=r"^lengths\[1\] is 1, but x has 0 steps\."):
         ours(numbers(0, 2, D), lengths=[0, 1])
+
+
+@over_names
+def test_what_torch_nn_has_no_words_for(name: str) -> None:
+    layer = getattr(recurra, name)(D, H)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's, about nested tensors
+        nested = torch.nested.nested_tensor([torch.randn(3, D), torch.randn(2, D)])
+    for lengths in (None, [3, 2]):
+        with pytest.raises(InputError) as told:
+            layer(nested, lengths=lengths)
+        assert str(told.value) == (
+            f"input is a nested tensor, but {name} takes rows of one length. "
+            "Pass input.to_padded_tensor(0.0) and the lengths."
+        )
+    with pytest.raises(TypeError, match=r"^forward\(\) got an unexpected keyword argument 'lenghts'"):
+        layer(torch.zeros(2, 3, D), lenghts=[2, 2, 2])

@@ -113,6 +113,15 @@ def test_without_a_prompt_it_begins_with_a_character_that_is_no_blank(temperatur
     assert len(blanks.generate("", 3, temperature)) == 3
     with pytest.raises(InputError, match="length=-5 cannot be written"):
         model.stream("", -5)
+    for write in (model.stream, model.generate):
+        with pytest.raises(InputError, match=r"^prompt is an int, but is the text to go on from; give a str\.$"):
+            write(3)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"^data is an int; give the path of a text file, the word demo, or a Text\.$"):
+        model.evaluate(3)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"^The path of the model is an int; give the path of its folder\.$"):
+        model.save(3)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"^The path of the model is an int; give the path of its folder\.$"):
+        recurra.load(3)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -342,6 +342,8 @@ def test_the_memory_span_is_counted_from_the_last_output_that_the_loss_reads(rev
     assert through.memory_span() == {"h": None} and through.memory_span(0.1) == {"h": 4}
     with pytest.raises(InputError, match=r"fraction is 2, but is part of the largest norm\. Give a number between"):
         through.memory_span(2)
+    with pytest.raises(InputError, match=r"^fraction is 'a', but is part of the largest norm\. Give a number between"):
+        through.memory_span("a")  # type: ignore[arg-type]
 
 
 def test_a_gradient_that_has_all_but_vanished_is_no_zero() -> None:
@@ -387,7 +389,12 @@ def test_a_plot_that_cannot_be_written_says_why(tmp_path: Path) -> None:
         assert str(caught.value) == (
             f"{path} cannot be written: {why}. Give the path of a file in a folder that is there and can be written."
         )
-    for name in ("through", "through.svg"):
+    with pytest.raises(InputError, match=r"^path is a NoneType, but names a file\. Pass a str or a pathlib\.Path\.$"):
+        through.plot(None)  # type: ignore[arg-type]
+    with pytest.raises(InputError) as format:
+        through.plot(tmp_path / "x.foo")
+    assert str(format.value) == "path ends in .foo, and matplotlib writes no such format. End it in .png, .svg or .pdf."
+    for name in ("through", "through.svg", "through.PNG"):
         assert through.plot(tmp_path / name) == tmp_path / name and (tmp_path / name).is_file()
 
 

@@ -151,6 +151,11 @@ def test_metrics_that_lost_rows_are_refused(text: Path, tmp_path: Path) -> None:
         ({"seed": -1}, "seed=-1 cannot be used; give a whole number from 0 to 2**64 - 1."),
         ({"seed": 2**64}, f"seed={2**64} cannot be used; give a whole number from 0 to 2**64 - 1."),
         ({"steps": 5, "epochs": 2}, "steps=5 and epochs=2 both say how long to train; give one of them."),
+        (
+            {"observer": 3},
+            "observer is an int, and a run shows itself to a recurra.training.Observer; give one of a class",
+        ),
+        ({"observer": Recorder}, "observer is a type, and a run shows itself to a recurra.training.Observer; give one"),
         ({"task": "poetry"}, "task='poetry' is unknown; this release has language."),
     ],
 )
@@ -159,6 +164,19 @@ def test_wrong_settings(text: Path, tmp_path: Path, given: dict[str, Any], messa
         recurra.train(text, out=tmp_path / "run", **given)
     assert str(caught.value).startswith(message)
     assert not (tmp_path / "run").exists()
+
+
+def test_what_is_no_path_and_who_is_no_observer(text: Path) -> None:
+    with pytest.raises(InputError, match=r"^data is an int; give the path of a text file, the word demo, or a Text\.$"):
+        recurra.train(3)  # type: ignore[arg-type]
+    with pytest.raises(
+        InputError, match=r"^out is an int; give the path of the run folder to make, or leave out away\."
+    ):
+        recurra.train(text, out=3, **TINY)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"^observer is an int, and a run shows itself to"):
+        recurra.resume("no-run", observer=3)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"^The path of the model is an int; give the path of its folder\.$"):
+        recurra.resume(3)  # type: ignore[arg-type]
 
 
 def test_a_text_shorter_than_one_window(tmp_path: Path) -> None:

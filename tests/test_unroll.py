@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+import traceback
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -460,14 +461,55 @@ def test_a_model_without_our_layers_is_told_so() -> None:
         (([[1.0]],), r"x is a list, but GRU takes a tensor"),
         ((None,), r"x is a NoneType, but GRU takes a tensor"),
         ((torch.zeros(2, 3, 4).numpy(),), r"x is an ndarray, but GRU takes a tensor. Pass torch.as_tensor\(x\)"),
-        ((torch.zeros(2, 3, 4), None, "abc"), r"lengths is a str, but counts steps"),
+        ((torch.zeros(2, 3, 4), None, "abc"), r"^lengths is a str, but counts steps\. Pass one whole number for each"),
+        (
+            (torch.zeros(2, 3, 4), None, [None] * 3),
+            r"^lengths\[0\] is a NoneType, but counts steps\. Pass one whole num",
+        ),
+        (
+            (torch.zeros(2, 3, 4), None, [1, 2, "a"]),
+            r"^lengths\[2\] is a str, but counts steps\. Pass one whole number",
+        ),
+        (
+            (torch.zeros(2, 3, 4), None, [[1], [2, 3]]),
+            r"^lengths\[0\] is a list, but counts steps\. Pass one whole num",
+        ),
+        (
+            (torch.zeros(2, 3, 4), None, [1, 2**70, 1]),
+            rf"^lengths\[1\] is {2**70}, but x has 2 steps\. Give lengths from",
+        ),
+        (
+            (torch.zeros(2, 3, 4), None, [1, 1, -(2**70)]),
+            rf"^lengths\[2\] is -{2**70}, but x has 2 steps\. Give lengths",
+        ),
     ],
 )
 def test_arguments_of_another_kind(arguments: tuple[Any, ...], message: str) -> None:
     layer = recurra.Recurrent(recurra.cells.GRU(4, 5))
     for call in (layer, functools.partial(recurra.explain, layer), functools.partial(recurra.unroll, layer.cell)):
-        with pytest.raises(recurra.InputError, match=message):
+        with pytest.raises(recurra.InputError, match=message) as told:
             call(*arguments)
+        assert "".join(traceback.format_exception(told.value)).count("Traceback") == 1  # no other error before it
+
+
+def test_explain_takes_a_module() -> None:
+    with pytest.raises(recurra.InputError) as told:
+        recurra.explain(3, torch.zeros(2, 3, 4))  # type: ignore[arg-type]
+    assert str(told.value) == "explain takes a torch.nn.Module and its x, and got an int. Pass the layer first."
+
+
+def test_weights_of_two_dtypes_are_told_by_name() -> None:
+    for layer, cell in (((drop_in := recurra.GRU(4, 5)), None), (recurra.Recurrent(cells.GRU(4, 5)), "cell")):
+        home = layer.cell if cell else drop_in
+        name = "weight_hh" if cell else "weight_hh_l0"
+        setattr(home, name, torch.nn.Parameter(getattr(home, name).detach().double()))
+        with pytest.raises(recurra.CellError) as told:
+            layer(torch.zeros(2, 3, 4))
+        assert str(told.value) == (
+            "weight_hh of GRU has the dtype torch.float64, but its weight_ih is torch.float32. "
+            "Convert one of them, or all: .to(torch.float32)."
+        )
+        assert "".join(traceback.format_exception(told.value)).count("Traceback") == 1
 
 
 @pytest.mark.parametrize("name", ["weight_ih", "weight_hh"])

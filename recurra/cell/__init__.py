@@ -11,6 +11,7 @@ from recurra.cell.arguments import (
     check_states,
     check_tensor,
     no_truth,
+    one_length,
 )
 from recurra.cell.base import (
     Cell,
@@ -65,6 +66,7 @@ __all__ = [
     "machinery",
     "misshapen",
     "no_truth",
+    "one_length",
     "one_step",
     "output_width",
     "places_lock",

@@ -1,6 +1,7 @@
 """What x, states and lengths of a call must be, checked once a call. Cells are known here by names and sizes alone."""
 
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -22,15 +23,17 @@ def check_input(name: str, x: Tensor, input_size: int, axes: str = "T, B") -> No
     raise InputError(f"x has the shape {tuple(x.shape)}, but {name} takes ({axes}, {input_size}). {remedy}.")
 
 
-def check_tensor(name: str, x: object) -> None:
-    """x is a tensor whose numbers lie in memory one by one. Raises InputError."""
+def check_tensor(name: str, x: object, called: str = "x") -> None:
+    """x, which the user knows as `called`, is a tensor whose numbers lie in memory one by one. Raises InputError."""
     if not isinstance(x, Tensor):
-        raise InputError(f"x is {kind_of(x)}, but {name} takes a tensor. Pass torch.as_tensor(x).")
+        raise InputError(f"{called} is {kind_of(x)}, but {name} takes a tensor. Pass torch.as_tensor({called}).")
     if x.is_nested:
-        remedy = "Pass x.to_padded_tensor(0.0) and the lengths"
-        raise InputError(f"x is a nested tensor, but {name} takes rows of one length. {remedy}.")
+        remedy = f"Pass {called}.to_padded_tensor(0.0) and the lengths"
+        raise InputError(f"{called} is a nested tensor, but {name} takes rows of one length. {remedy}.")
     if x.layout is not torch.strided:
-        raise InputError(f"x has the layout {x.layout}, but {name} takes a dense tensor. Pass x.to_dense().")
+        raise InputError(
+            f"{called} has the layout {x.layout}, but {name} takes a dense tensor. Pass {called}.to_dense()."
+        )
 
 
 def no_truth(name: str, value: object) -> InputError:
@@ -119,12 +122,7 @@ def check_lengths(lengths: Tensor | Sequence[int], steps: int, batch: int) -> Te
     """The lengths as whole numbers (batch,) on the CPU, each from 0 to `steps`. Raises InputError."""
     if isinstance(lengths, Tensor):
         _check_numbers("lengths", lengths, "how many steps run depends on them")
-    try:
-        given = torch.as_tensor(lengths, device="cpu")
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(
-            f"lengths is {kind_of(lengths)}, but counts steps. Pass one whole number for each sequence."
-        ) from error
+    given = _as_numbers(lengths, steps)
     if not given.numel():
         given = given.long()  # torch makes an empty list a tensor of floats
     if given.dtype.is_floating_point or given.dtype.is_complex or given.dtype == torch.bool:
@@ -141,6 +139,30 @@ def check_lengths(lengths: Tensor | Sequence[int], steps: int, batch: int) -> Te
     return given
 
 
+def one_length(lengths: Tensor | Sequence[int] | int, steps: int) -> Tensor:
+    """The length of the only sequence, as n or (n,), as (1,), not yet checked. Raises InputError for what is none."""
+    return (lengths if isinstance(lengths, Tensor) else _as_numbers(lengths, steps)).reshape(-1)
+
+
+def _as_numbers(lengths: object, steps: int) -> Tensor:
+    try:
+        return torch.as_tensor(lengths, device="cpu")
+    except (TypeError, ValueError, RuntimeError):
+        raise _no_lengths(lengths, steps) from None
+
+
+def _no_lengths(lengths: object, steps: int) -> InputError:
+    """Which of them torch cannot make a number of."""
+    for k, n in enumerate(lengths if isinstance(lengths, (list, tuple)) else ()):
+        if isinstance(n, Integral) and abs(int(n)) >= 2**63:
+            return InputError(f"lengths[{k}] is {n}, but x has {steps} steps. Give lengths from 0 to {steps}.")
+        if not isinstance(n, Integral) and not (isinstance(n, Tensor) and n.dim() == 0):
+            return InputError(
+                f"lengths[{k}] is {kind_of(n)}, but counts steps. Pass one whole number for each sequence."
+            )
+    return InputError(f"lengths is {kind_of(lengths)}, but counts steps. Pass one whole number for each sequence.")
+
+
 _MARK = {"T, B": "resets[{n}:, {b}]", "B, T": "resets[{b}, {n}:]", "T": "resets[{n}:]"}  # past a row's end
 
 
@@ -153,10 +175,10 @@ def check_resets(resets: object, steps: int, batch: int, lengths: Tensor | None 
         _check_numbers("resets", resets, "no mark may lie past a row's length")
     try:
         given = torch.as_tensor(resets)
-    except (TypeError, ValueError, RuntimeError) as error:
+    except (TypeError, ValueError, RuntimeError):
         raise InputError(
             f"resets is {kind_of(resets)}, but marks steps. Pass a tensor ({axes}) of truth values."
-        ) from error
+        ) from None
     wanted = {"T, B": (steps, batch), "B, T": (batch, steps), "T": (steps,)}[axes]
     if given.shape != wanted:
         raise InputError(

@@ -4,6 +4,7 @@ What the constructors of the cells in this folder share. A cell of one's own nee
 """
 
 import math
+from numbers import Real
 
 import torch
 from torch import Tensor, nn
@@ -55,6 +56,14 @@ class Weighted(Cell, named_by_step=False):
             weight = getattr(self, name)
             if weight is not None and weight.shape != shape:
                 raise misshapen(self, name, weight, f"{sizes} need {shape}")
+        weights = [*self.named_parameters()]
+        for name, weight in weights[1:]:
+            first, dtype = weights[0][0], weights[0][1].dtype
+            if weight.dtype is not dtype:
+                raise CellError(
+                    f"{name} of {self.full_name} has the dtype {weight.dtype}, but its {first} is {dtype}. "
+                    f"Convert one of them, or all: .to({dtype})."
+                )
 
     def reset_parameters(self) -> None:
         """Draws all parameters anew."""
@@ -117,7 +126,10 @@ class ForgetGated(Gated, named_by_step=False):
 
 
 def checked_forget_bias(cell: Cell, forget_bias: float | None, bias: bool) -> float | None:
-    """forget_bias. Raises CellError for one of a cell without biases."""
+    """forget_bias. Raises CellError for what is no number, and for one of a cell without biases."""
+    if forget_bias is not None and not isinstance(forget_bias, Real):
+        name = type(cell).__name__
+        raise CellError(f"{name} got forget_bias={forget_bias!r}. Give a number, as 1.0, or leave it out.")
     if forget_bias is not None and not bias:
         name = type(cell).__name__
         raise CellError(f"{name} got forget_bias={forget_bias} and bias=False. Leave one of them out.")

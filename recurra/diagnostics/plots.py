@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from recurra.errors import InputError
+
 
 class Point(Protocol):
     """A row of metrics, as far as the plot of the loss needs it."""
@@ -32,6 +34,9 @@ def plot_gradients(path: Path, norms: Mapping[str, Sequence[float]]) -> Path | N
     paths, states = (list(dict.fromkeys(key.rpartition(".")[k] for key in norms)) for k in (0, 2))
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     FigureCanvasAgg(figure)
+    kind = path.suffix[1:] or "png"
+    if kind.lower() not in figure.canvas.get_supported_filetypes():
+        raise InputError(f"path ends in .{kind}, and matplotlib writes no such format. End it in .png, .svg or .pdf.")
     axes = figure.add_subplot()
     for key, line in norms.items():
         layer, _, state = key.rpartition(".")
@@ -47,7 +52,7 @@ def plot_gradients(path: Path, norms: Mapping[str, Sequence[float]]) -> Path | N
     axes.set_xlabel("step t")
     axes.set_ylabel("norm of the gradient of a state")
     axes.legend(frameon=False, fontsize="small", ncols=1 + len(norms) // 8)
-    figure.savefig(path, dpi=120, format=path.suffix[1:] or "png")  # or it would write to another path than it is given
+    figure.savefig(path, dpi=120, format=kind)  # or it would write to another path than it is given
     return path
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from numbers import Real
 from os import PathLike
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence, pad_sequence
 
 from recurra.diagnostics.plots import plot_gradients
-from recurra.errors import FileError, InputError
+from recurra.errors import FileError, InputError, kind_of
 from recurra.layers.recording import LaidOut, Place, Watcher, cells_below, watching
 from recurra.unroll import Recording
 
@@ -58,8 +59,10 @@ class Through(Mapping[str, Tensor]):
         Sequences are aligned at their last outputs, and the norm is the root of the mean square over those that go back
         that far.
         """
-        if not 0 < fraction < 1:
-            raise InputError(f"fraction is {fraction}, but is part of the largest norm. Give a number between 0 and 1.")
+        if not isinstance(fraction, Real) or not 0 < fraction < 1:
+            raise InputError(
+                f"fraction is {fraction!r}, but is part of the largest norm. Give a number between 0 and 1."
+            )
         self._all()
         return {key: _span(_backwards(*self._read(key), self._calls[key][0].reverse), fraction) for key in self}
 
@@ -67,8 +70,10 @@ class Through(Mapping[str, Tensor]):
         """Draws `norms` against t, a line for each layer and state, on a logarithmic axis.
 
         path: the file, PNG unless its suffix says another format; it is given back.
-        Raises FileError for a path that cannot be written.
+        Raises FileError for a path that cannot be written, InputError for a suffix that matplotlib has no format for.
         """
+        if not isinstance(path, (str, PathLike)):
+            raise InputError(f"path is {kind_of(path)}, but names a file. Pass a str or a pathlib.Path.")
         try:
             drawn = plot_gradients(Path(path), {key: norms.tolist() for key, norms in self.norms.items()})
         except OSError as error:

@@ -23,6 +23,8 @@ class Stack(Layer):
 
     def __init__(self, layers: Iterable[Layer]) -> None:
         super().__init__()
+        if not isinstance(layers, Iterable):
+            raise InputError(f"Stack takes a list of layers, and got {kind_of(layers)}. Pass Stack([layer, ...]).")
         self.layers = nn.ModuleList(layers)
         if not self.layers:
             raise InputError("Stack got no layers. Give it at least one: Stack([Recurrent(cell)]).")

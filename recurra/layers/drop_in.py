@@ -14,11 +14,11 @@ from torch import Tensor
 from torch.compiler import is_compiling
 from torch.nn.utils.rnn import PackedSequence
 
-from recurra.cell import Cell, autocast_is_on, check_lengths, check_resets, no_truth
+from recurra.cell import Cell, autocast_is_on, check_lengths, check_resets, check_tensor, no_truth, one_length
 from recurra.cells import GRU as GRUCell
 from recurra.cells import LSTM as LSTMCell
 from recurra.cells import Elman, LSTMProjected
-from recurra.errors import InputError
+from recurra.errors import InputError, alone
 from recurra.layers.layer import Layer, Lengths, Sequences, packed_resets
 from recurra.layers.recording import hand_out, wanted
 from recurra.program.trace import outside_transforms
@@ -105,14 +105,19 @@ class DropIn(Layer, torch.nn.RNNBase):
     def _padded(
         self, input: Tensor, hx: Any, lengths: Lengths, reverse: bool, resets: Tensor | None
     ) -> tuple[Tensor, Any]:
-        if not self._fits(input, hx) or (lengths is None and not input.numel()):
+        try:
+            fits = self._fits(input, hx)
+        except RuntimeError:
+            alone(lambda: check_tensor(type(self).__name__, input, "input"))  # a nested one has no shape
+            raise
+        if not fits or (lengths is None and not input.numel()):
             super().forward(input, hx)  # raises; it returns where torch.nn is more lenient, as under autocast
         batched = input.dim() == 3
         x = input if batched else input.unsqueeze(1)
         if batched and self.batch_first:
             x = x.transpose(0, 1)
         if lengths is not None:
-            lengths = check_lengths(torch.as_tensor(lengths).reshape(-1) if not batched else lengths, *x.shape[:2])
+            lengths = check_lengths(one_length(lengths, x.shape[0]) if not batched else lengths, *x.shape[:2])
         if resets is not None:
             resets = check_resets(resets, x.shape[0], x.shape[1], lengths, self._axes(batched))
         before = None if hx is None else self._each(hx, batched)
@@ -276,6 +281,10 @@ def _drop(x: Tensor, p: float, key: int, layer: int) -> Tensor:
     numbers = torch.Generator(x.device).manual_seed((key + layer * 0x9E3779B97F4A7C15) % 2**63)  # golden ratio: spread
     kept = torch.empty_like(x, requires_grad=False).bernoulli_(1 - p, generator=numbers)
     return x * (kept / (1 - p) if p < 1 else kept)
+
+
+# What Python calls it where an argument is unknown: the user's class is LSTM, not DropIn.
+DropIn.forward.__qualname__ = "forward"
 
 
 class RNN(DropIn, torch.nn.RNN):

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
@@ -17,6 +16,7 @@ from recurra.cell import (
     check_states,
     check_tensor,
     no_truth,
+    one_length,
 )
 from recurra.errors import InputError
 from recurra.layers.layer import Layer, Lengths, Sequences, packed_resets
@@ -89,7 +89,7 @@ class Recurrent(Layer):
             rows = tuple(s.unsqueeze(0) if isinstance(s, Tensor) else s for s in given)
             states = check_states(name, cell.state_sizes, rows, 1)
         if lengths is not None:
-            lengths = check_lengths(torch.as_tensor(lengths).reshape(-1), x.shape[0], 1)
+            lengths = check_lengths(one_length(lengths, x.shape[0]), x.shape[0], 1)
         if resets is not None:
             resets = check_resets(resets, x.shape[0], 1, lengths, "T")
         return Call(cell, x.unsqueeze(1), states, lengths, reverse, None, None, resets, wanted(self))

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from recurra import files
 from recurra.data.demo import DEMO, demo_text
 from recurra.data.text import UNKNOWN, Text, Vocabulary, read_text
-from recurra.errors import DataError, FileError
-from recurra.tasks.decoding import Decoder, check_length
+from recurra.errors import DataError, FileError, InputError, kind_of
+from recurra.tasks.decoding import Decoder, check_length, check_prompt
 from recurra.tasks.evaluation import Evaluation, verdict
 from recurra.tasks.language import LanguageNetwork, Sizes, State, measure
 from recurra.tasks.model import Model
@@ -99,6 +99,7 @@ class LanguageModel(Model):
         return self._write(prompt, length, Decoder(temperature, top_k, top_p, seed))
 
     def _write(self, prompt: str, length: int, decoder: Decoder) -> Iterator[str]:
+        check_prompt(prompt)
         if unknown := self.vocabulary.unknown(prompt):
             names = " ".join(map(repr, unknown))
             warnings.warn(f"The prompt has {names}, which the model does not know: read as unknown.", stacklevel=3)
@@ -253,6 +254,8 @@ def as_text(data: str | os.PathLike[str] | Text) -> Text:
         return data
     if data == DEMO and not Path(DEMO).exists():
         return demo_text()
+    if not isinstance(data, (str, os.PathLike)):
+        raise InputError(f"data is {kind_of(data)}; give the path of a text file, the word {DEMO}, or a Text.")
     return read_text(data)
 
 

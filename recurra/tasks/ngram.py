@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from recurra.data.text import UNKNOWN, Vocabulary
 from recurra.errors import InputError
-from recurra.tasks.decoding import Decoder, check_length
+from recurra.tasks.decoding import Decoder, check_length, check_prompt
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -117,6 +117,7 @@ class NGram:
         seed: int | None = None,
     ) -> Iterator[str]:
         """Characters drawn one after another; see `Decoder` for what the settings do."""
+        check_prompt(prompt)
         check_length(length)
         decoder = Decoder(temperature, top_k, top_p, seed)
         seen = self.vocabulary.encode(prompt).tolist()

@@ -78,7 +78,7 @@ class Trainer:
             raise FileError(
                 f"Writing to {self.folder} failed at step {self.position.step}: {files.reason(error)}. The checkpoint "
                 f"of step {self.saved} is whole: make room, then `recurra resume {self.folder}`."
-            ) from error
+            ) from None
 
     def _steps(self, interrupt: Interrupt) -> str:
         limit = self.settings.time_limit or math.inf

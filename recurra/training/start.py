@@ -19,7 +19,7 @@ from recurra import files
 from recurra.data.demo import DEMO
 from recurra.data.text import Text, Vocabulary
 from recurra.diagnostics.plots import plot_loss
-from recurra.errors import DataError, FileError, InputError
+from recurra.errors import DataError, FileError, InputError, kind_of
 from recurra.tasks.language import LanguageNetwork, Sizes
 from recurra.tasks.language_model import LanguageModel, as_text
 from recurra.tasks.language_task import LanguageTask
@@ -54,6 +54,7 @@ def train(
     """
     if task not in TASKS:
         raise InputError(f"task={task!r} is unknown; this release has {', '.join(TASKS)}.")
+    _check_observer(observer)
     wanted = settings(**given)
     text = as_text(data)
     if text.content.isspace():
@@ -79,6 +80,7 @@ def resume(path: str | os.PathLike[str], observer: Observer | None = None, **cha
     there) or `patience`; everything else is fixed by the run. Errors as for train(); DataError or FileError when the
     text or the folder is no longer what it was.
     """
+    _check_observer(observer)
     folder = files.folder_path(path)
     read_config(folder)
     with alone(folder):
@@ -113,7 +115,7 @@ def _run(trainer: Trainer, fresh: bool) -> Run:
     except OSError as error:
         raise FileError(
             f"Writing to {run.path} failed: {files.reason(error)}. Make room, then `recurra resume {run.path}`."
-        ) from error
+        ) from None
     except KeyboardInterrupt:  # the second Ctrl-C, or one outside the steps
         run.stopped, run.step = "interrupt", trainer.saved
         raise KeyboardInterrupt(run.summary) from None
@@ -169,11 +171,21 @@ def _environment(full: Settings) -> Iterator[None]:
             torch.set_num_threads(threads)
 
 
+def _check_observer(observer: object) -> None:
+    if observer is not None and not isinstance(observer, Observer):
+        raise InputError(
+            f"observer is {kind_of(observer)}, and a run shows itself to a recurra.training.Observer; "
+            "give one of a class derived from it."
+        )
+
+
 def _default_observer() -> Observer:
     return PlainProgress() if sys.stderr.isatty() else Observer()
 
 
 def _new_folder(out: str | os.PathLike[str] | None, name: str) -> Path:
+    if out is not None and not isinstance(out, (str, os.PathLike)):
+        raise InputError(f"out is {kind_of(out)}; give the path of the run folder to make, or leave out away.")
     if out is not None and not os.fspath(out):
         raise InputError("out is empty; give the path of the run folder to make, or leave out away.")
     stem = re.sub(r"\W+", "-", Path(name).stem).strip("-") or "run"
@@ -189,9 +201,7 @@ def _new_folder(out: str | os.PathLike[str] | None, name: str) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise FileError(
-            f"The run folder {folder} cannot be made: {files.reason(error)}; choose another out."
-        ) from error
+        raise FileError(f"The run folder {folder} cannot be made: {files.reason(error)}; choose another out.") from None
     return folder
 
 

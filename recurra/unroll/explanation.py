@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from recurra.cell import Cell
+from recurra.errors import InputError, kind_of
 from recurra.machine import native
 from recurra.program.summary import part_lines
 from recurra.program.text import plan_text
@@ -77,6 +78,8 @@ def explain(layer: torch.nn.Module, x: Any, *args: Any, **kwargs: Any) -> Explan
 
     The call is a real one, in the gradient mode it is made in; random numbers drawn in it are drawn again later.
     """
+    if not isinstance(layer, torch.nn.Module):
+        raise InputError(f"explain takes a torch.nn.Module and its x, and got {kind_of(layer)}. Pass the layer first.")
     with visits() as seen, torch.random.fork_rng():
         if isinstance(layer, Cell):
             unroll(layer, x, *args, **kwargs)
