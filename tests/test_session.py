@@ -241,6 +241,15 @@ def test_what_a_session_refuses() -> None:
             f"out must be a contiguous torch.float32 tensor of shape (2, 4), and is {came}. "
             "Pass torch.empty_like of what a step returned."
         )
+    learned = torch.zeros(2, 4, requires_grad=True)
+    for out in (learned, learned * 2):
+        with pytest.raises(InputError) as gradient:
+            session.step(torch.randn(2, 3), out=out)
+        assert str(gradient.value) == (
+            "out requires a gradient, and a session's step overwrites it without. "
+            "Pass torch.empty_like of what a step returned."
+        )
+    assert session.step(torch.randn(2, 3, requires_grad=True), out=learned.detach()).requires_grad is False
     wanted = r"takes tensors of the shapes \(1, 2, 4\) and \(1, 2, 4\), and got "
     with pytest.raises(InputError, match=wanted + r"\(1, 3, 4\) and \(1, 3, 4\)"):
         session.state = (torch.zeros(1, 3, 4), torch.zeros(1, 3, 4))

@@ -41,7 +41,7 @@ class Session:
     # ---- stepping
 
     def step(self, x: Tensor, out: Tensor | None = None) -> Tensor:
-        """One step from x (B, D) to y (B, m): the session's own buffer, or `out`."""
+        """One step from x (B, D) to y (B, m): the session's own buffer, or `out`, overwritten. There is no gradient."""
         try:
             fits = x.shape == self._shape and x.dtype is self._dtype and x.device == self._device
             fits = fits and x.is_contiguous() and not x.is_neg()  # or PyTorch has yet to negate these numbers
@@ -168,6 +168,11 @@ class Session:
         if not isinstance(out, Tensor):
             raise InputError(
                 f"out is {kind_of(out)}, and a session's step writes to a tensor. Pass torch.as_tensor(out)."
+            )
+        if out.requires_grad:
+            raise InputError(
+                "out requires a gradient, and a session's step overwrites it without. "
+                "Pass torch.empty_like of what a step returned."
             )
         if out.device != self._device:
             raise InputError(f"out is on {out.device} and the session's weights are on {self._device}. Make it there.")
