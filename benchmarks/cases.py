@@ -9,7 +9,7 @@ import torch
 
 from benchmarks import features, layers, linear, own, parts
 from benchmarks.goals import Shape
-from benchmarks.memory import Memory
+from benchmarks.memory import Memory, Thrift
 from benchmarks.package import Package
 from benchmarks.race import Check, Race, Whole
 from benchmarks.records import Time
@@ -57,10 +57,12 @@ CASES: dict[str, Callable[[str, Shape], Race | Package | Preparation | Memory]] 
     "linear": linear.linear,
     "resets": features.resets,
     "record": features.record,
+    "thrift": features.thrift,
     "regularised": features.regularised,
     "decaying": features.decaying,
     "decaying forward": features.decaying_forward,
     "memory": Memory,
+    "thrift memory": Thrift,
     "package": Package,
     "product": product,
     "pointwise": pointwise,

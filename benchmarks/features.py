@@ -1,4 +1,4 @@
-"""What resets, recorded gates, regularisers and decaying states cost: the same layer with and without them."""
+"""What resets, recorded gates, regularisers, memory="sqrt" and decaying states cost: a layer with and without them."""
 
 import itertools
 from typing import Any
@@ -42,6 +42,21 @@ def resets(cell: str, shape: Shape) -> Race:
             Contestant("plain", gradients(layer, layer, x, dy)),
         ],
         [Check("ours", values(whole, layer, x), values(pieces, layer, x))],
+    )
+
+
+def thrift(cell: str, shape: Shape) -> Race:
+    """memory="sqrt" beside the same layer that keeps all."""
+    assert cell == "lstm"
+    whole, root = (recurra.LSTM(shape[2], shape[2], memory=memory) for memory in ("all", "sqrt"))
+    root.load_state_dict(whole.state_dict())
+    x, dy = rows(shape, grad=True)
+    return Race(
+        [
+            Contestant("ours", gradients(root, root, x, dy)),
+            Contestant("plain", gradients(whole, whole, x, dy)),
+        ],
+        [Check("ours", values(root, root, x), values(whole, whole, x))],
     )
 
 

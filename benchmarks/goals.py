@@ -129,6 +129,8 @@ ABROAD = [
 FEATURES = [  # may cost so much of the time without them
     goal("resets", "gru", (128, 64, 128), 1 / 1.1, against="plain"),
     goal("record", "lstm", (32, 128, 256), 1 / 1.3, against="plain"),
+    goal("thrift", "lstm", (8, 4096, 256), 1 / 1.45, against="plain"),
+    goal("thrift memory", "lstm", (8, 4096, 256), 1 / 0.15, against="plain"),
     goal("regularised", "lstm", (32, 128, 256), 1 / 1.25, against="plain"),
     *(
         goal(kind, cell, (8, 1000, 128), DECAYING, against="plain")

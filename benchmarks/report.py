@@ -32,6 +32,8 @@ KINDS = {
     "decaying": "states that decay to nothing, training step",
     "decaying forward": "states that decay to nothing, inference",
     "memory": "peak memory of training",
+    "thrift": 'memory="sqrt", training step',
+    "thrift memory": 'memory="sqrt", peak memory of training',
     "package": "training step",
     "prepare": "trace, passes and packing",
 }

@@ -133,7 +133,7 @@ def _plain(layer: Layer) -> TypeGuard[Recurrent]:
     """Whether to call the layer is to run its cell, and nothing else."""
     hooks = layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks, layer._backward_pre_hooks
     changed = any(hooks) or any(GLOBAL_HOOKS) or "forward" in layer.__dict__ or layer._compiled_call_impl
-    return type(layer) is Recurrent and not changed
+    return type(layer) is Recurrent and layer.memory == "all" and not changed
 
 
 def _drawn_anew(layer: Layer) -> Layer:

@@ -19,7 +19,7 @@ from recurra.cells import GRU as GRUCell
 from recurra.cells import LSTM as LSTMCell
 from recurra.cells import Elman, LSTMProjected
 from recurra.errors import InputError, alone
-from recurra.layers.layer import Layer, Lengths, Sequences, packed_resets
+from recurra.layers.layer import Layer, Lengths, Sequences, packed_resets, thrifty
 from recurra.layers.recording import hand_out, wanted
 from recurra.program.trace import outside_transforms
 from recurra.unroll import Call, answer, answer_both
@@ -80,7 +80,20 @@ def _cell(mode: str, input_size: int, hidden_size: int, bias: bool, proj_size: i
 
 
 class DropIn(Layer, torch.nn.RNNBase):
-    """What RNN, LSTM and GRU share."""
+    """What RNN, LSTM and GRU share.
+
+    memory: as in Recurrent.
+    """
+
+    memory = "all"
+
+    def __init__(self, *args: Any, memory: str = "all", **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if thrifty(memory):
+            self.memory = memory
+
+    def extra_repr(self) -> str:
+        return super().extra_repr() + (", memory='sqrt'" if self.memory == "sqrt" else "")
 
     def forward(
         self,
@@ -165,6 +178,7 @@ class DropIn(Layer, torch.nn.RNNBase):
         dropout = self.dropout if self.training and self.num_layers > 1 else 0.0
         key = int(torch.randint(2**63 - 1, ())) if dropout else 0
         last: list[States] = []
+        saving = self.memory != "all" and thrifty(self.memory)
         for layer in range(self.num_layers):
             if layer and dropout:
                 x = _drop(x, dropout, key, layer)
@@ -174,7 +188,9 @@ class DropIn(Layer, torch.nn.RNNBase):
                 states = None if before is None else before[k]
                 backward = reverse != (k % directions == 1)
                 weights, seen = self._weights(names), wanted(self, part)
-                calls.append(Call(cell, x, states, lengths, backward, weights, None, resets, seen, batch_sizes))
+                calls.append(
+                    Call(cell, x, states, lengths, backward, weights, None, resets, seen, batch_sizes, None, saving)
+                )
             if directions == 1:
                 x, after = answer(calls[0])
                 last.append(after)

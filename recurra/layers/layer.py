@@ -51,6 +51,16 @@ class Layer(torch.nn.Module):
         return {}
 
 
+def thrifty(memory: object) -> bool:
+    """Whether `memory` of a layer asks to compute again what the backward pass needs. Raises InputError."""
+    if memory not in ("all", "sqrt"):
+        raise InputError(
+            f'memory is {memory!r}, but is "all", to keep what the backward pass needs of every step, or "sqrt", to '
+            "compute it again, a stretch of steps at a time."
+        )
+    return memory == "sqrt"
+
+
 def common_layout(owner: str, layers: Iterable[object]) -> bool:
     """The batch_first that all `layers` share. Raises InputError when they differ, or when one is no Layer."""
     layouts = set()

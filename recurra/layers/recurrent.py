@@ -19,7 +19,7 @@ from recurra.cell import (
     one_length,
 )
 from recurra.errors import InputError
-from recurra.layers.layer import Layer, Lengths, Sequences, packed_resets
+from recurra.layers.layer import Layer, Lengths, Sequences, packed_resets, thrifty
 from recurra.layers.recording import hand_out, wanted
 from recurra.unroll import Call, answer
 
@@ -35,10 +35,11 @@ class Recurrent(Layer):
     reverse: each row runs from its last valid step to its first; outputs stay beside their inputs.
     resets: truth values (T, B), (B, T) with batch_first, (T,) for one sequence: a new sequence begins at this step, and
     the states before it are the cell's initial ones. In reverse, those before the last step of each sequence are.
+    memory: "all", or "sqrt": of T steps the backward pass has the states of sqrt(T), and computes the others again.
     Raises InputError for arguments that do not fit, CellError for a step that does not keep its states.
     """
 
-    def __init__(self, cell: Cell, batch_first: bool = False) -> None:
+    def __init__(self, cell: Cell, batch_first: bool = False, memory: str = "all") -> None:
         super().__init__()
         if not isinstance(cell, Cell):
             raise InputError(f"Recurrent takes a recurra.Cell, and {type(cell).__name__} is none. Derive it from Cell.")
@@ -47,6 +48,8 @@ class Recurrent(Layer):
             raise no_truth("batch_first", batch_first)
         self.cell = cell
         self.batch_first = batch_first
+        thrifty(memory)
+        self.memory = memory
 
     def forward(
         self,
@@ -59,6 +62,8 @@ class Recurrent(Layer):
         if reverse is not False and reverse is not True:
             raise no_truth("reverse", reverse)
         call = self.asked(x, state, lengths, reverse, resets)
+        if self.memory != "all":
+            call = call._replace(thrifty=thrifty(self.memory))
         return self.answered(x, call, *answer(call))
 
     def asked(self, x: Sequences, state: Any, lengths: Lengths, reverse: bool, resets: Tensor | None) -> Call:
@@ -126,7 +131,9 @@ class Recurrent(Layer):
         return {"": self.cell}
 
     def extra_repr(self) -> str:
-        return "batch_first=True" if self.batch_first else ""
+        return ", ".join(
+            (["batch_first=True"] if self.batch_first else []) + (["memory='sqrt'"] if self.memory == "sqrt" else [])
+        )
 
 
 def _as_it_is(rows: Tensor) -> Tensor:

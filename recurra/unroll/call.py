@@ -43,6 +43,7 @@ class Call(NamedTuple):  # made in a third of the time of a frozen dataclass
     record       asks for variables of the step, or for gradients of its states, and is given their rows
     batch_sizes  of packed rows, step after step; states and resets are then by falling length too
     order        PackedSequence.sorted_indices, so that a sequence has the sides of its own place
+    thrifty      whether the backward pass is to compute again what it needs, for the root of the memory
     """
 
     cell: Cell
@@ -56,6 +57,7 @@ class Call(NamedTuple):  # made in a third of the time of a frozen dataclass
     record: Recording | None = None
     batch_sizes: Tensor | None = None
     order: Tensor | None = None
+    thrifty: bool = False
 
     def find(self) -> tuple[Compiled, list[Tensor]]:
         """The trace of the cell that shows what is to be recorded, and the weights of this call."""

@@ -20,6 +20,7 @@ from recurra.errors import InputError
 from recurra.machine import native, plain
 from recurra.machine.native import NativeExecutor
 from recurra.machine.operands import FLOATS, Unsupported
+from recurra.machine.segments import Segments
 from recurra.passes import ZERO, backward_of, plan_of, recorded
 from recurra.program.fingerprint import Fingerprint
 from recurra.program.layout import Layout
@@ -150,6 +151,11 @@ class Compiled:
         assert self.plan is not None
         return native.prepare(self.plan, backward_of(self.plan))
 
+    @cached_property
+    def thrifty(self) -> "Thrifty":
+        """What keeps a square root of the rows for the backward pass."""
+        return Thrifty(self)
+
     def layout(self, T: int, B: int, reverse: bool) -> Layout:
         """The layout of B sequences of T steps."""
         found = self._layouts.get((T, B, reverse))
@@ -158,6 +164,20 @@ class Compiled:
                 self._layouts.clear()
             found = self._layouts[T, B, reverse] = Layout(T, B, None, reverse)
         return found
+
+
+class Thrifty:
+    """A trace whose backward pass computes again what it needs, as `SequenceOperation` takes it."""
+
+    def __init__(self, compiled: Compiled) -> None:
+        assert compiled.executor is not None
+        self.plan, self.second, self._compiled = compiled.plan, compiled.second, compiled
+        self.executor = Segments(compiled.executor)
+
+    @cached_property
+    def whole(self) -> Segments:
+        """As `Compiled.whole`."""
+        return Segments(self._compiled.whole)
 
 
 @cache

@@ -9,6 +9,7 @@ import torch
 from recurra.cell import Cell
 from recurra.errors import InputError, kind_of
 from recurra.machine import native
+from recurra.machine.segments import Segments
 from recurra.program.summary import part_lines
 from recurra.program.text import plan_text
 from recurra.unroll.compiled import Compiled, find
@@ -61,6 +62,8 @@ class Explanation:
             return "\n".join(lines)
         if v.compiled.plan is not None:
             lines += [f"  {line}" for line in part_lines(v.compiled.plan, v.compiled.backward)]
+        if v.compiled.executor is not None:
+            lines.append(f"  kept for the backward pass: {_kept(v)}")
         if v.compiled.second is not None:
             why = v.compiled.second.reason
             lines.append(f"  second derivatives:        {f'PyTorch, because {why}' if why else 'native machine'}")
@@ -68,6 +71,23 @@ class Explanation:
 
     def __repr__(self) -> str:
         return f"Explanation({', '.join(self.executors) or 'nothing ran'})"
+
+
+def _kept(v: Visit) -> str:
+    """The bytes of both ways, where all sequences are as long as the longest."""
+    compiled = v.compiled
+    assert compiled is not None and compiled.executor is not None
+    size, (alone, parts) = compiled.dtype.itemsize, Segments(compiled.executor).kept_sizes(v.T, v.B)
+    whole, root = (_bytes(n * size) for n in (compiled.executor.kept_size(False, v.T * v.B), alone + parts))
+    return f'{root} (memory="all": {whole})' if v.thrifty else f'{whole} (memory="sqrt": {root})'
+
+
+def _bytes(count: float) -> str:
+    for unit in ("bytes", "KB", "MB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} GB"
 
 
 def explain(layer: torch.nn.Module, x: Any, *args: Any, **kwargs: Any) -> Explanation:

@@ -25,6 +25,7 @@ class Visit:
     """One pass through the door: who ran the step, and why it was not the native machine.
 
     beside: whether the other direction of a layer ran at the same time, in a thread of its own.
+    thrifty: whether the backward pass computes again what it needs.
     """
 
     cell: Cell
@@ -36,6 +37,7 @@ class Visit:
     B: int
     weights: Weights | None
     beside: bool = False
+    thrifty: bool = False
 
 
 class _Here(threading.local):

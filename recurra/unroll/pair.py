@@ -33,7 +33,7 @@ def _light(work: Work, threads: int) -> bool:
     """
     layout, executor = work.layout, work.compiled.executor
     assert executor is not None
-    if work.call.record is not None or layout.B >= _FEW or layout.N <= _SHORT:
+    if work.call.record is not None or work.call.thrifty or layout.B >= _FEW or layout.N <= _SHORT:
         return False
     inside, outside = executor.weights_inside, executor.weights_outside
     if threads == 2:

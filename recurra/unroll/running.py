@@ -71,11 +71,12 @@ def run(work: Work) -> tuple[Tensor, States]:
     if torch.is_grad_enabled() and (differentiable(inputs) or differentiable(statics) or differentiable(first)):
         ends = len(inputs), len(inputs) + len(first)
         given = [*[t.contiguous() for t in rows(layout, inputs)], *first, *statics]
+        how = compiled.thrifty if call.thrifty else compiled
         if record is None or not record.names:
-            y, *last = _apply(compiled, layout, ends, *given)
+            y, *last = _apply(how, layout, ends, *given)
             y = y if record is None else record.split(y)
         else:
-            y, record.seen, *last = _apply_recorded(compiled, layout, ends, record.width, *given)
+            y, record.seen, *last = _apply_recorded(how, layout, ends, record.width, *given)
         return y, tuple(last)
     assert compiled.executor is not None
     # the machine reads memory: that x still has two axes more than rows is all the same to it
@@ -99,4 +100,4 @@ def differentiable(tensors: Iterable[Tensor | None]) -> bool:
 
 
 def _note(call: Call, compiled: Compiled, layout: Layout, executor: str, reason: str = "") -> None:
-    note(Visit(call.cell, compiled, executor, reason, "", layout.T, layout.B, call.weights))
+    note(Visit(call.cell, compiled, executor, reason, "", layout.T, layout.B, call.weights, False, call.thrifty))

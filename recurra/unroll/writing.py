@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from recurra.cell import Cell, autocast_is_on, call_sides, check_dtypes, check_input, check_sides, check_states
+from recurra.errors import InputError
 from recurra.passes import own_weights
 from recurra.program.statics import Listing, evaluated
 from recurra.program.text import plan_text
@@ -21,6 +22,10 @@ def by_operator(call: Call) -> tuple[Tensor, States] | None:
     program, (calls, results), dtype, zero_start = written(call.cell, *_settings(call.cell))
     if not program:
         return None
+    if call.thrifty and torch.is_grad_enabled():
+        raise InputError(
+            'memory="sqrt" is not for torch.compile and torch.export, which keep all. Set layer.memory="all".'
+        )
     call = drawn(call)
     cell, x, name = call.cell, call.x, call.cell.full_name
     check_input(name, x, cell.input_size)
