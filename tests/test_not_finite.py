@@ -118,8 +118,8 @@ OF_ROWS: dict[str, Form] = {
     "expand": lambda a: a[:, -1:].expand(-1, 3),
 }
 MOVING = set(  # which only fill rows or move numbers; `slice`, `cat` and `expand` above stand for them
-    "split split_with_sizes slice_scatter select select_scatter unbind repeat copy fill zero zeros_like ones_like "
-    "empty_like full_like alias detach".split()
+    "split unsafe_split split_with_sizes slice_scatter select select_scatter unbind repeat copy fill zero zeros_like "
+    "ones_like empty_like full_like alias detach".split()
 )
 
 

@@ -108,7 +108,8 @@ def listed(expressions: Sequence[Expression]) -> Listing:
         if not isinstance(e, Call):
             return "literal", e
         if id(e) not in done:
-            operator(e.operator)  # or ProgramError
+            if e.operator != "literal":
+                operator(e.operator)  # or ProgramError
             call = e.operator, tuple(operand(a) for a in e.args), tuple((k, operand(a)) for k, a in e.kwargs)
             done[id(e)] = len(calls)
             calls.append(call)
