@@ -4,7 +4,7 @@ import io
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -131,6 +131,15 @@ def test_lengths_are_data(make) -> None:  # type: ignore[no-untyped-def]
     assert set(graphs) == {2}
     with pytest.raises(InputError, match=r"lengths\[1\] is 10, but x has 9 steps"):
         fast(rows(9, 2), lengths=torch.tensor([9, 10]))
+
+
+@pytest.mark.parametrize("make", [lambda: recurra.GRU(D, 3), lambda: Recurrent(cells.GRU(D, 3))], ids=["GRU", "own"])
+def test_double_precision(make: Callable[[], nn.Module]) -> None:
+    layer, x = make().double(), rows(T, B).double()
+    fast, _ = compiled(layer)
+    assert_close(results(fast, layer, x), results(layer, layer, x))
+    program = torch.export.export(layer, (x,), dynamic_shapes=(DYNAMIC,)).module()
+    assert_close(seeded(program, rows(9, 2).double()), seeded(layer, rows(9, 2).double()))
 
 
 def test_states_and_learned_first_states() -> None:

@@ -8,7 +8,7 @@ from recurra.errors import InputError
 from recurra.passes import own_weights
 from recurra.program.statics import Listing, evaluated
 from recurra.program.text import plan_text
-from recurra.program.trace import outside_transforms
+from recurra.program.trace import outside_transforms, rows_of
 from recurra.unroll.call import Call, States, drawn
 from recurra.unroll.compiled import find
 from recurra.unroll.notes import constant_to_compilers
@@ -19,7 +19,9 @@ def by_operator(call: Call) -> tuple[Tensor, States] | None:
     """The call as an operator; None where it has to be written down step by step."""
     if call.record is not None or call.batch_sizes is not None or call.x.device.type != "cpu" or autocast_is_on(call.x):
         return None
-    program, (calls, results), dtype, zero_start = written(call.cell, *_settings(call.cell))
+    # of a drop-in layer's cell the dtype is that of the layer's weights: its own have no numbers
+    dtype, _ = rows_of(call.weights or own_weights(call.cell))
+    program, (calls, results), zero_start = written(call.cell, dtype, *_settings(call.cell))
     if not program:
         return None
     if call.thrifty and torch.is_grad_enabled():
@@ -42,24 +44,24 @@ def by_operator(call: Call) -> tuple[Tensor, States] | None:
     return y, tuple(last)
 
 
-def written(cell: Cell, *settings: object) -> tuple[str, Listing, torch.dtype, bool]:
-    """What stands for the cell in what is written down: the text of its program, "" when it has none; its statics; its
-    dtype; and whether it starts at zero. settings: what it depends on, so that a compiler looks again."""
+def written(cell: Cell, dtype: torch.dtype, *settings: object) -> tuple[str, Listing, bool]:
+    """What stands for the cell, with weights of this dtype, in what is written down: its program's text, "" when it has
+    none; its statics; whether it starts at zero. settings: what it depends on, so that a compiler looks again."""
     with outside_transforms():
-        weights = {name: _numbers(t) for name, t in own_weights(cell).items()}
+        weights = {name: _numbers(t, dtype) for name, t in own_weights(cell).items()}
     compiled, _ = find(cell, weights)
     plan = compiled.plan
     text = "" if plan is None or compiled.executor is None else plan_text(plan, compiled.backward)
-    return text, compiled.evaluate.listing if text else Listing((), ()), compiled.dtype, compiled.zero_start
+    return text, compiled.evaluate.listing if text else Listing((), ()), compiled.zero_start
 
 
 constant_to_compilers(written)
 
 
-def _numbers(like: Tensor) -> Tensor:
+def _numbers(like: Tensor, dtype: torch.dtype) -> Tensor:
     """Numbers for a weight that may have none here: a program holds shapes."""
     numbers = torch.randn(like.shape, generator=torch.Generator().manual_seed(1))
-    return numbers.to(like.dtype)
+    return numbers.to(dtype if like.is_floating_point() else like.dtype)
 
 
 def _settings(cell: Cell) -> list[bool | int | str | None]:
