@@ -113,16 +113,8 @@ def run(
 
 
 @run.register_fake
-def _(
-    program: str,
-    inputs: list[Tensor],
-    states: list[Tensor],
-    statics: list[Tensor],
-    lengths: Tensor | None,
-    reverse: bool,
-    keep: bool,
-) -> list[Tensor]:
-    loaded, x = _loaded(program), inputs[0]
+def _(program: str, inputs: list[Tensor], *rest: Any) -> list[Tensor]:
+    loaded, x, (reverse, keep) = _loaded(program), inputs[0], rest[-2:]
     T, B, _ = x.shape
     size = loaded.executor.kept_size(reverse, T * B) if keep else 0
     return [
@@ -176,20 +168,9 @@ def run_backward(
 
 
 @run_backward.register_fake
-def _(
-    program: str,
-    inputs: list[Tensor],
-    states: list[Tensor],
-    statics: list[Tensor],
-    lengths: Tensor | None,
-    reverse: bool,
-    y: Tensor,
-    kept: Tensor,
-    gradients: list[Tensor],
-    needed: list[bool],
-) -> list[Tensor]:
+def _(program: str, inputs: list[Tensor], states: list[Tensor], statics: list[Tensor], *rest: Any) -> list[Tensor]:
     given = *inputs, *states, *statics
-    return [t.new_empty(t.shape if n else 0) for t, n in zip(given, needed, strict=True)]
+    return [t.new_empty(t.shape if n else 0) for t, n in zip(given, rest[-1], strict=True)]
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
