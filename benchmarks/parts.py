@@ -42,7 +42,7 @@ def library() -> ctypes.CDLL:
     made = HERE.parent / "build" / "benchmarks" / f"parts-{digest}.so"
     if not made.exists():
         made.parent.mkdir(parents=True, exist_ok=True)
-        march = [f"-march=x86-64-{isa}"] if isa in ("v3", "v4") else []
+        march = {"v3": ["-march=x86-64-v3"], "generic": []}.get(isa, ["-march=x86-64-v4"])
         subprocess.run(["g++", *FLAGS, *march, "-shared", "-fPIC", str(sources[0]), "-o", str(made)], check=True)
     loaded = ctypes.CDLL(str(made))
     loaded.multiply_adds.restype = ctypes.c_double

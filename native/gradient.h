@@ -1,8 +1,9 @@
 // The gradient of a weight: left^T right over all rows, left (N, R), right (N, C). Rows are taken in chunks whose packed
-// forms stay in cache: left as [block of rows of the result][n][kRowsDown], right as [n][columns of a panel].
+// forms stay in cache: left as [block of rows of the result][n][kRowsDown], right as [n][columns of a panel], where n counts
+// steps of P::fold rows, merged as weights are.
 #pragma once
+#include "multiply.h"
 #include "program.h"
-#include "simd.h"
 
 namespace {
 
@@ -11,7 +12,8 @@ constexpr int64_t kGradientRows = 128;  // rows of left and right in a chunk
 // the first-level cache.
 template <class T> constexpr int64_t kBlockStride = kGradientRows * kRowsDown + 64 / int64_t(sizeof(T));
 
-template <class T, int Z> ALONE void gather(const T* left, const T* right, int64_t n, T* to, int64_t stride, int rows, int columns, bool add) {
+template <class P, int Z, class T = typename P::Number>
+ALONE void gather(const T* left, const T* right, int64_t n, T* to, int64_t stride, int rows, int columns, bool add) {
   Vec<T> sum[kRowsDown][Z];
 #pragma GCC unroll 8
   for (int r = 0; r < kRowsDown; r++)
@@ -25,7 +27,7 @@ template <class T, int Z> ALONE void gather(const T* left, const T* right, int64
     for (int r = 0; r < kRowsDown; r++) {
       Vec<T> x = splat(left[k * kRowsDown + r]);
 #pragma GCC unroll 8
-      for (int z = 0; z < Z; z++) sum[r][z] = x * w[z] + sum[r][z];
+      for (int z = 0; z < Z; z++) sum[r][z] = P::multiply_add(x, w[z], sum[r][z]);
     }
   }
 #pragma GCC unroll 8
@@ -79,35 +81,44 @@ template <class T> class Rows {
 template <class T> constexpr int64_t gradient_memory(int64_t rows) {
   return parts(rows, kRowsDown) * kBlockStride<T> + kGradientRows * kVectorsAcross * lanes<T>;
 }
-template <class T> static void gradient_rows(const Procedure& program, const Call& call, const Gain& g, int64_t from, int64_t to, T* target, bool add, T* memory) {
-  constexpr int64_t panel = kVectorsAcross * lanes<T>;
+// `count` numbers of a row, zeros beyond; of no row: zeros.
+template <class T> INLINE Vec<T> some(const T* row, int64_t count) {
+  return !row || count <= 0 ? Vec<T>{} : count >= lanes<T> ? load(row) : load_part(row, int(count));
+}
+template <class P, class T = typename P::Number>
+static void gradient_rows(const Procedure& program, const Call& call, const Gain& g, int64_t from, int64_t to, T* target, bool add, T* memory) {
+  constexpr int64_t panel = kVectorsAcross * lanes<T>, fold = P::fold;
   int64_t blocks = parts(to - from, kRowsDown);
   T *right = memory, *left = memory + kGradientRows * panel;
   Rows<T> left_rows(program, call, g.left), right_rows(program, call, g.right);
-  for (int64_t first = 0; first < call.N || first == 0; first += kGradientRows) {
-    int64_t n = smaller(kGradientRows, call.N - first);
-    const T *lefts[kGradientRows], *rights[kGradientRows];
-    for (int64_t k = 0; k < n; k++) lefts[k] = left_rows.at(first + k), rights[k] = right_rows.at(first + k);
+  for (int64_t first = 0; first < call.N || first == 0; first += kGradientRows * fold) {
+    int64_t rows = smaller(kGradientRows * fold, call.N - first), n = parts(rows, fold);
+    const T *lefts[kGradientRows * fold] = {}, *rights[kGradientRows * fold] = {};
+    for (int64_t k = 0; k < rows; k++) lefts[k] = left_rows.at(first + k), rights[k] = right_rows.at(first + k);
+    auto merged = [&](const T* const* of, int64_t k, int64_t column, int64_t count) INLINE_LAMBDA {
+      Vec<T> own[fold];
+      for (int64_t f = 0; f < fold; f++) own[f] = some(of[k * fold + f] ? of[k * fold + f] + column : nullptr, count);
+      return P::merge(own);
+    };
     for (int64_t k = 0; k < n; k++)
       for (int64_t b = 0; b < blocks; b++) {
         int64_t r = from + b * kRowsDown, whole = smaller(kRowsDown, to - r);
         T* q = left + b * kBlockStride<T> + k * kRowsDown;
-        if (lefts[k] && whole == kRowsDown)
+        if (fold == 1 && lefts[k] && whole == kRowsDown) {
           __builtin_memcpy(q, lefts[k] + r, kRowsDown * sizeof(T));
-        else
-          for (int64_t i = 0; i < kRowsDown; i++) q[i] = lefts[k] && i < whole ? lefts[k][r + i] : T(0);
+        } else {
+          alignas(kVectorBytes) T numbers[(kRowsDown + lanes<T> - 1) / lanes<T> * lanes<T>];
+          for (int64_t i = 0; i < kRowsDown; i += lanes<T>) store(numbers + i, merged(lefts, k, r + i, smaller(g.R - r, whole) - i));
+          __builtin_memcpy(q, numbers, kRowsDown * sizeof(T));
+        }
       }
     for (int64_t c = 0; c < g.C; c += panel) {
       int64_t columns = smaller(panel, g.C - c);
       for (int64_t k = 0; k < n; k++)
-        for (int64_t z = 0; z < kVectorsAcross; z++) {
-          int64_t rest = rights[k] ? columns - z * lanes<T> : 0;
-          const T* from_row = rights[k] + c + z * lanes<T>;
-          store(right + k * panel + z * lanes<T>, rest >= lanes<T> ? load(from_row) : rest > 0 ? load_part(from_row, int(rest)) : Vec<T>{});
-        }
+        for (int64_t z = 0; z < kVectorsAcross; z++) store(right + k * panel + z * lanes<T>, merged(rights, k, c + z * lanes<T>, columns - z * lanes<T>));
       for (int64_t b = 0; b < blocks; b++) {
         int64_t r = from + b * kRowsDown;
-        gather<T, kVectorsAcross>(left + b * kBlockStride<T>, right, n, target + r * g.C + c, g.C, int(smaller(kRowsDown, to - r)), int(columns), add || first > 0);
+        gather<P, kVectorsAcross>(left + b * kBlockStride<T>, right, n, target + r * g.C + c, g.C, int(smaller(kRowsDown, to - r)), int(columns), add || first > 0);
       }
     }
   }

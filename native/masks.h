@@ -38,10 +38,10 @@ template <class T> __attribute__((target("arch=x86-64-v3"))) void fill_masks_v3(
 template <class T> __attribute__((target("arch=x86-64-v4"))) void fill_masks_v4(const MaskCall& call) { fill_masks<T>(call); }
 #endif
 
-// set: the name of the instruction set that the machine runs with.
+// set: the name of the instruction set that the machine runs with; "" where it does not.
 template <class T> void fill_masks(const char* set, const MaskCall& call) {
 #if defined(__x86_64__)
-  if (set[0] == 'v') return set[1] == '4' ? fill_masks_v4<T>(call) : fill_masks_v3<T>(call);
+  if (set[0]) return set[0] == 'v' && set[1] == '3' ? fill_masks_v3<T>(call) : fill_masks_v4<T>(call);
 #endif
   (void)set;
   fill_masks_generic<T>(call);

@@ -23,33 +23,57 @@ using namespace nb::literals;
 
 extern "C" {
 #if defined(__x86_64__)
-const Machine* recurra_machine_v3();
-const Machine* recurra_machine_v4();
+void recurra_exact_v3(Machine&);
+void recurra_exact_v4(Machine&);
+void recurra_brief_v3(Machine&);
+void recurra_brief_v4(Machine&);
+void recurra_brief_bf16(Machine&);
 #else
-const Machine* recurra_machine_generic();
+void recurra_exact_generic(Machine&);
+void recurra_brief_generic(Machine&);
 #endif
 }
 
 namespace {
 
-// The build for the widest vectors this processor has; RECURRA_ISA=avx2 asks for less. Null: none can run here.
-const Machine* choose() {
+// The builds for the widest vectors this processor has; RECURRA_ISA asks for less: avx2, avx512 (without its products of
+// bfloat16). No name: none can run here.
+Machine choose() {
+  Machine chosen{};
 #if defined(__x86_64__)
-  const char* wish = std::getenv("RECURRA_ISA");  // recurra/machine/program.py refuses other values
-  bool narrow = wish && std::string(wish) == "avx2";
+  const char* given = std::getenv("RECURRA_ISA");  // recurra/machine/program.py refuses other values
+  std::string wish = given ? given : "";
   __builtin_cpu_init();
-  if (!narrow && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512cd"))
-    return recurra_machine_v4();
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2")) return recurra_machine_v3();
-  return nullptr;
+  if (wish != "avx2" && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512cd")) {
+    bool products = wish != "avx512" && __builtin_cpu_supports("avx512bf16");
+    chosen.name = products ? "bf16" : "v4";
+    recurra_exact_v4(chosen);
+    products ? recurra_brief_bf16(chosen) : recurra_brief_v4(chosen);
+  } else if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2")) {
+    chosen.name = "v3";
+    recurra_exact_v3(chosen), recurra_brief_v3(chosen);
+  }
 #else
-  return recurra_machine_generic();
+  chosen.name = "generic";
+  recurra_exact_generic(chosen), recurra_brief_generic(chosen);
 #endif
-}
-const Machine* machine() {
-  static const Machine* chosen = choose();
   return chosen;
+}
+const Machine& machine() {
+  static const Machine chosen = choose();
+  return chosen;
+}
+const Kernels& kernels(int kind) {
+  if (!machine().name) throw std::runtime_error("this processor has no AVX2: the native machine cannot run here");
+  if (kind < 0 || kind >= kKinds || !machine().kinds[kind].run) throw std::invalid_argument("native program: no such kind: " + std::to_string(kind));
+  return machine().kinds[kind];
+}
+std::vector<int> kinds() {
+  std::vector<int> to_be_had;
+  for (int kind = 0; kind < kKinds; kind++)
+    if (machine().kinds[kind].run) to_be_had.push_back(kind);
+  return to_be_had;
 }
 bool poison_scratch = false;
 bool more_than_cores = false;
@@ -70,19 +94,18 @@ int most(int threads) { return threads <= 1 || more_than_cores ? threads : std::
 
 class Program {
  public:
-  Program(const std::vector<int64_t>& code, std::vector<double> constants, bool is_double)
-      : kind(is_double), code(code), constants(std::move(constants)) {
-    if (!machine()) throw std::runtime_error("this processor has no AVX2: the native machine cannot run here");
+  Program(const std::vector<int64_t>& code, std::vector<double> constants, int kind)
+      : kernels(::kernels(kind)), code(code), constants(std::move(constants)) {
     procedure.constants = this->constants.data();
     procedure.constant_count = int32_t(this->constants.size());
     parse();
-    machine()->layout[kind](procedure);
+    kernels.layout(procedure);
   }
 
   Program(const Program&) = delete;
 
   Procedure procedure{};
-  const int kind;
+  const Kernels& kernels;
 
  private:
   std::vector<int64_t> code;
@@ -247,52 +270,52 @@ void run(const Program& program, int64_t T, int64_t B, int64_t N, intptr_t offse
   Call call = given.call(T, B, N, offset, most(threads));
   if (N > 8) {
     nb::gil_scoped_release release;
-    machine()->run[program.kind](program.procedure, call);
+    program.kernels.run(program.procedure, call);
   } else {
-    machine()->run[program.kind](program.procedure, call);
+    program.kernels.run(program.procedure, call);
   }
 }
 
 // Two calls side by side, one thread each: arguments as those of `run`.
 void run_both(const Program& first, nb::tuple one, const Program& second, nb::tuple two) {
-  if (first.kind != second.kind) throw std::invalid_argument("native calls: one of float and one of double");
+  if (&first.kernels != &second.kernels) throw std::invalid_argument("native calls: of two kinds");
   auto addresses = [](const Program& program, nb::tuple of) { return Addresses(program, nb::cast<nb::list>(of[5]), nb::cast<nb::list>(of[6]), nb::cast<nb::tuple>(of[7]), of[8]); };
   auto call = [](const Addresses& given, nb::tuple of) { return given.call(nb::cast<int64_t>(of[0]), nb::cast<int64_t>(of[1]), nb::cast<int64_t>(of[2]), nb::cast<intptr_t>(of[3]), 1); };
   Addresses a = addresses(first, one), b = addresses(second, two);
   Call left = call(a, one), right = call(b, two);
   nb::gil_scoped_release release;
-  machine()->run_both[first.kind](first.procedure, left, second.procedure, right);
+  first.kernels.run_both(first.procedure, left, second.procedure, right);
 }
 
 // A program with its weights packed once and its arrays known but for one in and one out: what streaming calls.
 class Session {
  public:
   Session(const Program& program, int64_t B, nb::list arrays, nb::list statics, nb::tuple strides, int input, int output)
-      : kind(program.kind), given(program, arrays, statics, strides, nb::tuple()), input(input), output(output) {
+      : kernels(program.kernels), given(program, arrays, statics, strides, nb::tuple()), input(input), output(output) {
     int count = int(given.arrays.size());
     if (input < 0 || input >= count || output < 0 || output >= count) throw std::invalid_argument("native session: no such array");
-    stream = machine()->open_stream[kind](program.procedure, given.call(1, B, B, 0, 1));
+    stream = kernels.open_stream(program.procedure, given.call(1, B, B, 0, 1));
   }
   Session(const Session&) = delete;
   ~Session() {
-    if (stream) machine()->close_stream[kind](stream);
+    if (stream) kernels.close_stream(stream);
   }
-  void step(intptr_t x, intptr_t y) { machine()->step_stream[kind](stream, input, reinterpret_cast<void*>(x), output, reinterpret_cast<void*>(y)); }
+  void step(intptr_t x, intptr_t y) { kernels.step_stream(stream, input, reinterpret_cast<void*>(x), output, reinterpret_cast<void*>(y)); }
 
  private:
-  int kind;
+  const Kernels& kernels;
   Addresses given;
   int input, output;
   void* stream = nullptr;
 };
 
 void apply(bool is_double, int code, int64_t n, intptr_t a, intptr_t b, intptr_t c, intptr_t to) {
-  machine()->apply[is_double](code, n, reinterpret_cast<void*>(a), reinterpret_cast<void*>(b), reinterpret_cast<void*>(c), reinterpret_cast<void*>(to));
+  machine().apply[is_double](code, n, reinterpret_cast<void*>(a), reinterpret_cast<void*>(b), reinterpret_cast<void*>(c), reinterpret_cast<void*>(to));
 }
 
 void masks(bool is_double, intptr_t seeds, int64_t rows, int64_t width, int64_t threshold, double dropped, double kept, intptr_t to) {
   MaskCall call{reinterpret_cast<const int64_t*>(seeds), rows, width, uint64_t(threshold), dropped, kept, reinterpret_cast<void*>(to)};
-  const char* set = machine() ? machine()->name : "";
+  const char* set = machine().name ? machine().name : "";
   nb::gil_scoped_release release;
   is_double ? fill_masks<double>(set, call) : fill_masks<float>(set, call);
 }
@@ -301,14 +324,15 @@ void masks(bool is_double, intptr_t seeds, int64_t rows, int64_t width, int64_t 
 
 NB_MODULE(_native, m) {
   nb::set_leak_warnings(false);  // programs of cells that live until Python ends are no leak
-  m.def("isa", [] { return std::string(machine() ? machine()->name : ""); }, "The instruction set in use: v4 (AVX-512), v3 (AVX2), or '' where the machine cannot run.");
-  m.def("lanes", [](bool is_double) { return machine() ? machine()->lanes[is_double] : 0; }, "is_double"_a);
+  m.def("isa", [] { return std::string(machine().name ? machine().name : ""); }, "The instruction set in use: bf16 (AVX-512 with its products of bfloat16), v4 (AVX-512), v3 (AVX2), or '' where the machine cannot run.");
+  m.def("kinds", &kinds, "The kinds of arithmetic there are here: recurra/machine/program.py.");
+  m.def("lanes", [](bool is_double) { return machine().kinds[is_double].lanes; }, "is_double"_a);
   m.def("most", &most, "threads"_a, "As many threads, and no more than can run at once.");
   m.def("more_than_cores", [](bool on) { more_than_cores = on; }, "on"_a, "Tests: use as many threads as are asked for.");
   m.def("poison", [](bool on) { poison_scratch = on; }, "on"_a, "Tests: fill scratch with NaN before each call.");
   m.def("apply", &apply, "is_double"_a, "code"_a, "n"_a, "a"_a, "b"_a, "c"_a, "to"_a, "One operation on n numbers at these addresses.");
   m.def("masks", &masks, "is_double"_a, "seeds"_a, "rows"_a, "width"_a, "threshold"_a, "dropped"_a, "kept"_a, "to"_a, "to (rows, width): `dropped` at random, else `kept`.");
-  nb::class_<Program>(m, "Program").def(nb::init<std::vector<int64_t>, std::vector<double>, bool>(), "code"_a, "constants"_a, "is_double"_a).def("run", &run);
+  nb::class_<Program>(m, "Program").def(nb::init<std::vector<int64_t>, std::vector<double>, int>(), "code"_a, "constants"_a, "kind"_a).def("run", &run);
   m.def("run_both", &run_both, "first"_a, "one"_a, "second"_a, "two"_a, "Two calls side by side, one thread each.");
   nb::class_<Session>(m, "Session")
       .def(nb::init<const Program&, int64_t, nb::list, nb::list, nb::tuple, int, int>(), nb::keep_alive<1, 2>())

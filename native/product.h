@@ -3,13 +3,14 @@
 #pragma once
 #include <utility>
 
+#include "multiply.h"
 #include "program.h"
-#include "simd.h"
 
 namespace {
 
 // Panels: the output columns of a group are taken in units of `across` vectors, gate by gate (vector v of a unit is gate
-// v % gates, block v / gates), and cut into panels of at most kVectorsAcross vectors. A panel is [depth][vectors][lanes].
+// v % gates, block v / gates), and cut into panels of at most kVectorsAcross vectors. A panel is [steps of
+// the chain][vectors][lanes].
 struct Panels {
   int blocks;   // vectors of one gate in a unit
   int vectors;  // vectors in a unit
@@ -37,7 +38,7 @@ template <class T, int S> INLINE void transpose(Vec<T>* rows) {
 }
 
 // One vector of output columns of W (columns, k) for a W^T: to[k * step] = W[0..lanes)[k].
-template <class T> static void pack_transposing(const T* W, int64_t stride, int columns, int64_t depth, T* to, int64_t step) {
+template <class P, class T> static void pack_transposing(const T* W, int64_t stride, int columns, int64_t depth, T* to, int64_t step) {
   int64_t k = 0;
   for (; k + lanes<T> <= depth; k += lanes<T>) {
     Vec<T> rows[lanes<T>];
@@ -45,19 +46,24 @@ template <class T> static void pack_transposing(const T* W, int64_t stride, int 
     for (int i = 0; i < lanes<T>; i++) rows[i] = i < columns ? load(W + i * stride + k) : Vec<T>{};
     transpose<T, lanes<T> / 2>(rows);
 #pragma GCC unroll 16
-    for (int i = 0; i < lanes<T>; i++) store(to + (k + i) * step, rows[i]);
+    for (int i = 0; i < lanes<T>; i += P::fold) store(to + (k + i) / P::fold * step, P::merge(rows + i));
   }
-  for (; k < depth; k++)
-    for (int i = 0; i < lanes<T>; i++) to[k * step + i] = i < columns ? W[i * stride + k] : T(0);
+  for (; k < depth; k += P::fold) {
+    Vec<T> rows[P::fold] = {};
+    for (int f = 0; f < smaller(P::fold, depth - k); f++)
+      for (int i = 0; i < columns; i++) rows[f][i] = W[i * stride + k + f];
+    store(to + k / P::fold * step, P::merge(rows));
+  }
 }
-template <class T> static void pack_straight(const T* W, int64_t stride, int columns, int64_t depth, T* to, int64_t step) {
-  if (columns == lanes<T>)
-    for (int64_t k = 0; k < depth; k++) store(to + k * step, load(W + k * stride));
-  else
-    for (int64_t k = 0; k < depth; k++) store(to + k * step, load_part(W + k * stride, columns));
+template <class P, class T> static void pack_straight(const T* W, int64_t stride, int columns, int64_t depth, T* to, int64_t step) {
+  for (int64_t k = 0; k < depth; k += P::fold) {
+    Vec<T> rows[P::fold] = {};
+    for (int f = 0; f < smaller(P::fold, depth - k); f++) rows[f] = columns == lanes<T> ? load(W + (k + f) * stride) : load_part(W + (k + f) * stride, columns);
+    store(to + k / P::fold * step, P::merge(rows));
+  }
 }
 
-template <class T> static void pack_panel(const Group& group, const Call& call, int width, int64_t unit, int panel, T* to) {
+template <class P, class T> static void pack_panel(const Group& group, const Call& call, int width, int64_t unit, int panel, T* to) {
   Panels p(group.gate_count);
   int first = p.first(panel), count = p.first(panel + 1) - first;
   int64_t step = int64_t(count) * lanes<T>;
@@ -68,11 +74,11 @@ template <class T> static void pack_panel(const Group& group, const Call& call, 
     const T* W = static_cast<const T*>(call.statics[gate.matrix]);
     int64_t stride = call.strides[gate.matrix], c = gate.first_column + column, k = gate.first_row;
     if (!columns)
-      for (int64_t i = 0; i < group.depth; i++) store(to + i * step + z * lanes<T>, Vec<T>{});
+      for (int64_t i = 0; i < parts(group.depth, P::fold); i++) store(to + i * step + z * lanes<T>, Vec<T>{});
     else if (gate.transposed)
-      pack_straight(W + k * stride + c, stride, columns, group.depth, to + z * lanes<T>, step);
+      pack_straight<P>(W + k * stride + c, stride, columns, group.depth, to + z * lanes<T>, step);
     else
-      pack_transposing(W + c * stride + k, stride, columns, group.depth, to + z * lanes<T>, step);
+      pack_transposing<P>(W + c * stride + k, stride, columns, group.depth, to + z * lanes<T>, step);
   }
 }
 
@@ -83,25 +89,16 @@ template <class T> struct Block {  // what one register block reads and writes; 
   int64_t to_stride;
 };
 
-template <class T, int R, int Z, int P> static void multiply(const T* a, int64_t a_stride, const T* W, int64_t depth, const Block<T>& block) {
-  Vec<T> sum[R][P * Z];
+template <class P, int R, int Z, int D, class T = typename P::Number>
+static void multiply(const T* a, int64_t a_stride, const T* W, int64_t depth, const Block<T>& block) {
+  Vec<T> sum[R][D * Z];
 #pragma GCC unroll 8
-  for (int z = 0; z < P * Z; z++)
+  for (int z = 0; z < D * Z; z++)
 #pragma GCC unroll 8
     for (int r = 0; r < R; r++) sum[r][z] = block.start[z] ? load(block.start[z] + r * block.start_stride[z]) : Vec<T>{};
-  for (int64_t k = 0; k < depth; k++) {
-    Vec<T> w[P * Z];
+  P::template chain<R, Z, D>(sum, a, a_stride, W, depth);
 #pragma GCC unroll 8
-    for (int z = 0; z < P * Z; z++) w[z] = load(W + (z / Z) * depth * Z * lanes<T> + (k * Z + z % Z) * lanes<T>);
-#pragma GCC unroll 8
-    for (int r = 0; r < R; r++) {
-      Vec<T> x = splat(a[r * a_stride + k]);
-#pragma GCC unroll 8
-      for (int z = 0; z < P * Z; z++) sum[r][z] = x * w[z] + sum[r][z];
-    }
-  }
-#pragma GCC unroll 8
-  for (int z = 0; z < P * Z; z++)
+  for (int z = 0; z < D * Z; z++)
 #pragma GCC unroll 8
     for (int r = 0; r < R; r++) store(block.to[z] + r * block.to_stride, sum[r][z]);
 }
@@ -110,18 +107,18 @@ template <class T> using Multiply = void (*)(const T*, int64_t, const T*, int64_
 constexpr int rows_down(int vectors) {  // rows whose accumulators fill the registers
   return vectors >= 4 ? kRowsDown : vectors == 3 ? (kRowsDown == 6 ? 8 : 4) : kVectorsAcross == 2 && vectors == 2 ? kRowsDown : 8;
 }
-template <class T, int Z, int P, int... R> constexpr Multiply<T> choose(int rows, std::integer_sequence<int, R...>) {
-  Multiply<T> chosen = nullptr;
-  ((rows == R + 1 ? void(chosen = multiply<T, R + 1, Z, P>) : void()), ...);
+template <class P, int Z, int... R> constexpr auto choose(int rows, std::integer_sequence<int, R...>) {
+  Multiply<typename P::Number> chosen = nullptr;
+  ((rows == R + 1 ? void(chosen = multiply<P, R + 1, Z, 1>) : void()), ...);
   return chosen;
 }
-template <class T> static Multiply<T> kernel(int rows, int vectors, bool pair) {
-  if (pair) return vectors == kVectorsAcross ? multiply<T, 1, kVectorsAcross, 2> : nullptr;
+template <class P> static auto kernel(int rows, int vectors, bool pair) -> Multiply<typename P::Number> {
+  if (pair) return vectors == kVectorsAcross ? multiply<P, 1, kVectorsAcross, 2> : nullptr;
   switch (vectors) {
-    case 1: return choose<T, 1, 1>(rows, std::make_integer_sequence<int, rows_down(1)>{});
-    case 2: return choose<T, 2, 1>(rows, std::make_integer_sequence<int, rows_down(2)>{});
-    case 3: return choose<T, 3, 1>(rows, std::make_integer_sequence<int, rows_down(3)>{});
-    default: return choose<T, 4, 1>(rows, std::make_integer_sequence<int, rows_down(4)>{});
+    case 1: return choose<P, 1>(rows, std::make_integer_sequence<int, rows_down(1)>{});
+    case 2: return choose<P, 2>(rows, std::make_integer_sequence<int, rows_down(2)>{});
+    case 3: return choose<P, 3>(rows, std::make_integer_sequence<int, rows_down(3)>{});
+    default: return choose<P, 4>(rows, std::make_integer_sequence<int, rows_down(4)>{});
   }
 }
 

@@ -102,16 +102,24 @@ struct Call {
   void* const* targets;        // of the gains; null: not wanted
 };
 
-// What a build for one instruction set offers, for float (0) and double (1).
+// How numbers are multiplied (product.h), by the numbers of recurra/machine/program.py. Rows are double for kDouble, else float.
+enum Kind : int32_t { kFloat, kDouble, kBrief, kSplit, kBytes, kKinds };
+
+// What there is for one kind; without `run` it is not to be had.
+struct Kernels {
+  int32_t lanes;
+  void (*layout)(Procedure&);  // sets Group::packed and Procedure::packed_size
+  void (*run)(const Procedure&, const Call&);
+  void (*run_both)(const Procedure&, const Call&, const Procedure&, const Call&);  // at the same time, a thread each
+  // Streaming. The call is copied; what its addresses name must stay until the stream is closed.
+  void* (*open_stream)(const Procedure&, const Call&);
+  void (*step_stream)(void* stream, int input, const void* x, int output, void* y);
+  void (*close_stream)(void* stream);
+};
+
+// What the builds for the processor at hand offer.
 struct Machine {
   const char* name;
-  int32_t lanes[2];
-  void (*layout[2])(Procedure&);  // sets Group::packed and Procedure::packed_size
-  void (*run[2])(const Procedure&, const Call&);
-  void (*run_both[2])(const Procedure&, const Call&, const Procedure&, const Call&);  // at the same time, a thread each
-  // Streaming. The call is copied; what its addresses name must stay until the stream is closed.
-  void* (*open_stream[2])(const Procedure&, const Call&);
-  void (*step_stream[2])(void* stream, int input, const void* x, int output, void* y);
-  void (*close_stream[2])(void* stream);
-  void (*apply[2])(int32_t code, int64_t n, const void* a, const void* b, const void* c, void* to);  // one operation on n numbers
+  Kernels kinds[kKinds];
+  void (*apply[2])(int32_t code, int64_t n, const void* a, const void* b, const void* c, void* to);  // one operation on n numbers, float and double
 };

@@ -378,7 +378,7 @@ def test_a_child_of_a_process_whose_machine_never_used_the_pool() -> None:
 @pytest.mark.usefixtures("poisoned")
 @pytest.mark.parametrize("example", CELLS, ids=str)
 def test_threads_that_share_the_columns_of_a_step_change_no_bit(example: CellExample) -> None:
-    """Few sequences and wide states: the threads of a team meet in every step (native/machine.cpp, meeting_pays)."""
+    """Few sequences and wide states: the threads of a team meet in every step (native/sequence.h, meeting_pays)."""
     torch.manual_seed(1)
     cell = example.make(20, 130)
     x = torch.randn(13, 3, cell.input_size, requires_grad=True)

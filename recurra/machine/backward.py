@@ -129,7 +129,7 @@ class BackwardProgram:
         number = {i: k for k, i in enumerate(gaining)}
         gains = [self._gain(pair, [number[places[s]] for s in to]) for pair, to in self.gains.items()]
         self._targets = [*gaining]
-        self.program = NativeProgram(self.memory, stages, statics, gains, len(self._targets))
+        self.program = NativeProgram(self.memory, stages, statics, gains, len(self._targets), self.forward.precision)
 
     def _gain(self, pair: tuple[Value | None, Value], targets: list[int]) -> list[int]:
         left, right = pair

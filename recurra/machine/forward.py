@@ -43,8 +43,8 @@ class ForwardProgram:
     kept      the values whose rows a backward finds, with array and first column: all others live for a chunk of rows
     """
 
-    def __init__(self, plan: Plan, backward: Backward | None, order: int) -> None:
-        self.plan, self.order = plan, order
+    def __init__(self, plan: Plan, backward: Backward | None, order: int, precision: str = "") -> None:
+        self.plan, self.order, self.precision = plan, order, precision
         self.memory = memory = Memory(plan.statics)
         stored, states = memory.stored, tuple(plan.states.values())
         self.inputs = [memory.store(v) for v in plan.inputs.values()]
@@ -75,7 +75,7 @@ class ForwardProgram:
         self.kept = {v: place for v, place in stored.items() if place[0] in there}
         self._transient = [a for a, _ in arrays], [a for a, v in arrays if (a, v) not in lasting]
         stages = [e.encode() for e in (before, body, after) if e.values or e.loop]
-        self.program = NativeProgram(memory, stages, plan.statics)
+        self.program = NativeProgram(memory, stages, plan.statics, precision=precision)
         self._blank = self.blank(False), self.blank(True)
 
     def _encoders(self, wanted: Sequence[Value], kept: Sequence[Value]) -> tuple[PartEncoder, PartEncoder, PartEncoder]:

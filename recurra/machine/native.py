@@ -18,11 +18,14 @@ from recurra.program.values import Value
 Needs = tuple[bool, ...]  # for each input, whether its gradient is asked for
 
 
-def prepare(plan: Plan, backward: Backward | None) -> "NativeExecutor":
-    """The executor of a plan; Unsupported, with the user's line, where the machine cannot run it."""
+def prepare(plan: Plan, backward: Backward | None, precision: str = "") -> "NativeExecutor":
+    """The executor of a plan; Unsupported, with the user's line, where the machine cannot run it.
+
+    precision: a name of `recurra.machine.precision`; "": the arithmetic of the rows.
+    """
     if reason := available():
         raise Unsupported(reason)
-    return NativeExecutor(plan, backward)
+    return NativeExecutor(plan, backward, precision)
 
 
 class NativeExecutor:
@@ -33,11 +36,11 @@ class NativeExecutor:
 
     name = "native"
 
-    def __init__(self, plan: Plan, backward: Backward | None) -> None:
-        self.plan, self._derivative = plan, backward
+    def __init__(self, plan: Plan, backward: Backward | None, precision: str = "") -> None:
+        self.plan, self._derivative, self.precision = plan, backward, precision
         self.weights_inside = _weights(plan.body)
         self.weights_outside = _weights((*plan.before, *plan.after))
-        self._forward = ForwardProgram(plan, backward, 1)
+        self._forward = ForwardProgram(plan, backward, 1, precision)
         self._reverse: ForwardProgram | None = None
         self._backward: dict[tuple[bool, Needs], BackwardProgram] = {}
         if backward is not None:
@@ -47,7 +50,7 @@ class NativeExecutor:
         if not reverse:
             return self._forward
         if self._reverse is None:
-            self._reverse = ForwardProgram(self.plan, self._derivative, -1)
+            self._reverse = ForwardProgram(self.plan, self._derivative, -1, self.precision)
         return self._reverse
 
     def _backward_program(self, reverse: bool, need_inputs: Needs) -> BackwardProgram:

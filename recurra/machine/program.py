@@ -16,6 +16,7 @@ from recurra.program.values import Value
 
 One = TypeVar("One")
 Other = TypeVar("Other")
+KINDS = {"fp32": 0, "fp64": 1, "bf16": 2, "fp32-fast": 3, "int8": 4}  # native/program.h
 TRANSIENT = 1  # the address of an array that is needed only while a chunk of rows goes through the stages
 
 
@@ -30,7 +31,8 @@ def _load() -> tuple[Any, str]:
 
 
 library, _unloadable = _load()
-_SETS = {"v3": "avx2", "v4": "avx512"}  # the builds by the names that RECURRA_ISA gives them
+# The builds by the names that RECURRA_ISA gives them, from the narrowest on.
+_SETS = {"v3": "avx2", "v4": "avx512", "bf16": "avx512-bf16"}
 
 
 def available() -> str:
@@ -42,8 +44,10 @@ def available() -> str:
         return "this processor has no AVX2"
     wish = os.environ.get("RECURRA_ISA") or loaded
     if wish not in (loaded, *_SETS.values()):
-        sets = " or ".join(_SETS.values())
-        raise InputError(f"RECURRA_ISA is {wish!r}. Choose {sets}, or leave it unset for the widest there is here.")
+        sets = ", ".join(_SETS.values())
+        raise InputError(
+            f"RECURRA_ISA is {wish!r}. Choose one of {sets}, or leave it unset for the widest there is here."
+        )
     if wish != loaded:
         return f"RECURRA_ISA is {wish}, and {loaded} is loaded: the processor has no more, or it was set too late"
     return ""
@@ -91,8 +95,9 @@ def threads() -> tuple[int, str]:
 class NativeProgram:
     """What a call hands over: the layout, addresses of arrays, the statics of the plan in their order, and targets.
 
-    gains    what is summed up over all rows after the stages (native/program.h)
-    targets  how many addresses a call has for their results; 0 is the address of one that is not wanted
+    gains      what is summed up over all rows after the stages (native/program.h)
+    targets    how many addresses a call has for their results; 0 is the address of one that is not wanted
+    precision  a name of KINDS; "": the arithmetic of the dtype
     """
 
     def __init__(
@@ -102,7 +107,9 @@ class NativeProgram:
         statics: Sequence[Value],
         gains: Sequence[list[int]] = (),
         targets: int = 0,
+        precision: str = "",
     ) -> None:
+        self._precision = precision
         self.code, self.constants = memory.procedure(stages, gains, targets), memory.constants
         self._strides = tuple(s.shape[1] if len(s.shape) == 2 else 0 for s in statics)
         self._handles: dict[torch.dtype, Any] = {}
@@ -111,7 +118,8 @@ class NativeProgram:
         """The compiled program."""
         found = self._handles.get(dtype)
         if found is None:
-            found = self._handles[dtype] = library.Program(self.code, self.constants, dtype is torch.float64)
+            name = self._precision or ("fp64" if dtype is torch.float64 else "fp32")
+            found = self._handles[dtype] = library.Program(self.code, self.constants, KINDS[name])
         return found
 
     def run(

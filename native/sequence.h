@@ -1,14 +1,11 @@
-// Runs a Procedure: packs weights, then each stage over all rows or over time, tile by tile. Compiled once for each
-// instruction set; module.cpp chooses at load.
+// Runs a Procedure: packs weights, then each stage over all rows or over time, tile by tile. P: how numbers are multiplied.
+#pragma once
 #include <cstdlib>
 
 #include "gradient.h"
 #include "product.h"
 #include "reductions.h"
 #include "threads.h"
-
-#define NAME2(a, b) a##b
-#define NAME(a, b) NAME2(a, b)
 
 namespace {
 
@@ -58,34 +55,36 @@ template <class T> static void copy_rows(T* to, const T* from, int64_t n) {
 template <class T> static int64_t units(const Phase& phase, const Group& group) {
   return parts(phase.width, Panels(group.gate_count).blocks * lanes<T>);
 }
-template <class T> static int64_t unit_size(const Group& group) { return int64_t(Panels(group.gate_count).vectors) * group.depth * lanes<T>; }
+// Numbers of a panel one vector wide, and of a unit.
+template <class P> static int64_t column_size(const Group& group) { return parts(group.depth, P::fold) * lanes<typename P::Number>; }
+template <class P> static int64_t unit_size(const Group& group) { return Panels(group.gate_count).vectors * column_size<P>(group); }
 
-template <class T> static void layout(Procedure& program) {
+template <class P, class T = typename P::Number> static void layout(Procedure& program) {
   int64_t total = 0;
   for (int s = 0; s < program.stage_count; s++)
     for (int p = 0; p < program.stages[s].phase_count; p++)
       for (int g = 0; g < program.stages[s].phases[p].group_count; g++) {
         Phase& phase = program.stages[s].phases[p];
         phase.groups[g].packed = total;
-        total += units<T>(phase, phase.groups[g]) * unit_size<T>(phase.groups[g]);
+        total += units<T>(phase, phase.groups[g]) * unit_size<P>(phase.groups[g]);
       }
   program.packed_size = total;
 }
 
-template <class T> static void pack_unit(const Group& group, const Call& call, int width, int64_t unit, T* packed) {
+template <class P, class T = typename P::Number> static void pack_unit(const Group& group, const Call& call, int width, int64_t unit, T* packed) {
   Panels p(group.gate_count);
   for (int panel = 0; panel < p.count; panel++)
-    pack_panel<T>(group, call, width, unit, panel, packed + group.packed + unit * unit_size<T>(group) + int64_t(p.first(panel)) * group.depth * lanes<T>);
+    pack_panel<P>(group, call, width, unit, panel, packed + group.packed + unit * unit_size<P>(group) + p.first(panel) * column_size<P>(group));
 }
 
-template <class T> static void pack(const Procedure& program, const Call& call, T* packed, int thread, int of) {
+template <class P, class T = typename P::Number> static void pack(const Procedure& program, const Call& call, T* packed, int thread, int of) {
   int64_t turn = 0;
   for (int s = 0; s < program.stage_count; s++)
     for (int p = 0; p < program.stages[s].phase_count; p++) {
       const Phase& phase = program.stages[s].phases[p];
       for (int g = 0; g < phase.group_count; g++)
         for (int64_t u = 0; u < units<T>(phase, phase.groups[g]); u++, turn++)
-          if (turn % of == thread) pack_unit<T>(phase.groups[g], call, phase.width, u, packed);
+          if (turn % of == thread) pack_unit<P>(phase.groups[g], call, phase.width, u, packed);
     }
 }
 
@@ -131,18 +130,22 @@ struct Team {
   }
 };
 // One thread at work on one stage.
-template <class T> class Worker {
+template <class P> class Worker {
+  using T = typename P::Number;
+
  public:
   // Rows at most at once: of the thread's sequences in a loop, of a chunk otherwise.
   void prepare(const Procedure& of_program, const Stage& of_stage, const Call& of_call, int64_t most_at_once, Team of_team, Pieces<T>& memory, Pieces<T>& common) {
     program = &of_program, stage = &of_stage, call = &of_call, capacity = most_at_once, team = of_team;
     int64_t slots = 0, sums = 0, depth = 0;
+    int64_t most_left = 0;  // rows of a tile
     widest_row = sum_stride = 0;
     for (int p = 0; p < stage->phase_count; p++) {
       const Phase& phase = stage->phases[p];
       slots = larger(slots, phase.slot_count), sums = larger(sums, phase.sum_count);
       if (phase.sum_count) sum_stride = larger(sum_stride, partial_size<T>(phase.width));
       widest_row = larger(widest_row, tile_size(phase));
+      if (phase.group_count) most_left = larger(most_left, most_rows(phase));
       for (int g = 0; g < phase.group_count; g++) depth = larger(depth, phase.groups[g].depth);
     }
     locals = memory.template take<T*>(stage->local_count);
@@ -168,7 +171,8 @@ template <class T> class Worker {
     numbers = memory.take(0);
     slot_memory = memory.take(slots * widest_row);
     splats = memory.take((program->constant_count + 3 * kMostRows) * lanes<T>);
-    panel_memory = memory.take(depth * kVectorsAcross * lanes<T>);
+    panel_memory = memory.take(parts(depth, P::fold) * kVectorsAcross * lanes<T>);
+    left_memory = memory.take(P::prepares ? most_left * parts(depth, P::fold) : 0);
     sum_memory = common.take(sums * capacity * sum_stride);
     for (int i = 0; i < stage->local_count; i++) set(locals, i, common.take(capacity * stage->local_widths[i]), memory);
     for (int i = 0; i < stage->state_count; i++) {
@@ -256,7 +260,7 @@ template <class T> class Worker {
   int64_t capacity, widest_row, sum_stride, first_row, last_row, array_row, transient_row, before;
   bool started;
   int32_t *read, read_count;  // arrays whose rows the loop reads
-  T *numbers, *end_of_numbers, *slot_memory, *splats, *sum_memory, *panel_memory;
+  T *numbers, *end_of_numbers, *slot_memory, *splats, *sum_memory, *panel_memory, *left_memory;
   T **locals, **states, **nexts, **shifted, **shifted_memory;
   Settled<T>* settled;
 
@@ -427,15 +431,19 @@ template <class T> class Worker {
     Panels p(group.gate_count);
     int64_t a_stride = 0, unit = int64_t(p.blocks) * lanes<T>;
     const T* a = locate(group.left, row, a_stride);
+    if (P::prepares) {
+      P::left(a, a_stride, e.rows, group.depth, left_memory);
+      a = left_memory, a_stride = parts(group.depth, P::fold);
+    }
     Tile<T>* starts = settled[&phase - stage->phases].starts;
     for (int g = 0; g < group.gate_count; g++) starts[g] = resolve(group.gates[g].start, e, row, column, 0);
     for (int64_t u = column / unit; u * unit < column + e.width; u++)
       for (int panel = 0; panel < p.count; panel++) {
         const T* W = panel_memory;
         if (packed)
-          W = packed + group.packed + u * unit_size<T>(group) + int64_t(p.first(panel)) * group.depth * lanes<T>;
+          W = packed + group.packed + u * unit_size<P>(group) + p.first(panel) * column_size<P>(group);
         else
-          pack_panel<T>(group, *call, phase.width, u, panel, panel_memory);
+          pack_panel<P>(group, *call, phase.width, u, panel, panel_memory);
         bool pair = packed && e.rows == 1 && p.count == 1 && p.vectors == kVectorsAcross && (u + 2) * unit <= column + e.width;
         multiply_panel(group, starts, p, panel, e, column, u, pair, a, a_stride, W);
         u += pair;
@@ -465,7 +473,7 @@ template <class T> class Worker {
           block.start[z] = edge[z][0], block.start_stride[z] = lanes<T>;
         }
       }
-      kernel<T>(int(rows), vectors, pair)(a + r * a_stride, a_stride, W, group.depth, block);
+      kernel<P>(int(rows), vectors, pair)(a + r * a_stride, a_stride, W, group.depth, block);
     }
   }
 };
@@ -518,7 +526,9 @@ template <class T> static bool meeting_pays(const Procedure& program, const Call
 
 // One thread at work on all stages. The rows of a few steps go through all of them before the next few, so that what one
 // stage writes is still in the second-level cache when the next reads it.
-template <class T> class Member {
+template <class P> class Member {
+  using T = typename P::Number;
+
  public:
   Member(const Procedure& of_program, const Call& of_call, int64_t chunk_steps, MeetingPoint* point, int thread, int of)
       : program(of_program), call(of_call), steps(chunk_steps), point(point), thread(thread), of(of),
@@ -549,7 +559,7 @@ template <class T> class Member {
       int64_t first = (order > 0 ? c : chunks - 1 - c) * steps, last = smaller(first + steps, call.T);
       int64_t a = call.offset ? call.offset[first] : first * call.B, b = call.offset ? call.offset[last] : last * call.B;
       for (int s = 0; s < program.stage_count; s++) {
-        Worker<T>& worker = workers[s];
+        Worker<P>& worker = workers[s];
         if (program.stages[s].loop)
           for (int64_t k = first; k < last; k++) {
             int64_t t = order > 0 ? k : last - 1 - (k - first);
@@ -573,11 +583,11 @@ template <class T> class Member {
   bool together;     // all threads take all sequences through the loop, each its own columns of every phase
   bool apart;        // every thread takes its own sequences through all stages, and none waits for another
   int64_t from, to;  // sequences
-  Worker<T> workers[kMostStages];
+  Worker<P> workers[kMostStages];
 };
 
 // What weights gain: each thread has its own rows, or columns of a sum, of every result.
-template <class T> static void gather_gains(const Procedure& program, const Call& call, int thread, int of) {
+template <class P, class T = typename P::Number> static void gather_gains(const Procedure& program, const Call& call, int thread, int of) {
   for (int i = 0; i < program.gain_count; i++) {
     const Gain& g = program.gains[i];
     bool sum = g.left.place == kNone;
@@ -598,14 +608,14 @@ template <class T> static void gather_gains(const Procedure& program, const Call
         int64_t numbers = gradient_memory<T>(to - from);
         T* memory = reinterpret_cast<T*>(scratch_arena.take(numbers * int64_t(sizeof(T))));
         if (call.poison) fill_nan(memory, numbers);
-        gradient_rows<T>(program, call, g, from, to, target, g.add[k], memory);
+        gradient_rows<typename P::Gain>(program, call, g, from, to, target, g.add[k], memory);
       }
       if (!g.add[k]) same = target;
     }
   }
 }
 
-template <class T> static void run(const Procedure& program, const Call& given) {
+template <class P, class T = typename P::Number> static void run(const Procedure& program, const Call& given) {
   if (program.stage_count > kMostStages) abort();
   Call call = given;
   int64_t work = 0;
@@ -620,38 +630,40 @@ template <class T> static void run(const Procedure& program, const Call& given) 
   int64_t steps = call.B ? larger(1, smaller(call.T, kChunkRows / call.B)) : 1;
   place_transient<T>(program, call, steps, table_arena, transient_arena);
   MeetingPoint point;
-  int64_t together = Member<T>(program, call, steps, &point, 0, call.threads).prepare(nullptr, nullptr).common;
+  int64_t together = Member<P>(program, call, steps, &point, 0, call.threads).prepare(nullptr, nullptr).common;
   char* common = common_arena.take(together);
   if (call.poison) fill_nan(reinterpret_cast<T*>(common), together / int64_t(sizeof(T)));
   Threads::run(call.threads, [&](int thread, int of) {
-    if (packed) pack<T>(program, call, packed, thread, of);
+    if (packed) pack<P>(program, call, packed, thread, of);
     if (packed && of > 1) Threads::barrier();
-    Member<T> member(program, call, steps, &point, thread, of);
+    Member<P> member(program, call, steps, &point, thread, of);
     member.prepare(scratch_arena.take(member.prepare(nullptr, nullptr).own), common);
     member.run(packed);
     if (of > 1 && program.gain_count) Threads::barrier();
-    gather_gains<T>(program, call, thread, of);
+    gather_gains<P>(program, call, thread, of);
   });
 }
 
 // Two calls at the same time, each by one member of a team of two; a team that comes out as one does both.
-template <class T> static void run_both(const Procedure& first, const Call& a, const Procedure& second, const Call& b) {
+template <class P> static void run_both(const Procedure& first, const Call& a, const Procedure& second, const Call& b) {
   Threads::run(2, [&](int thread, int of) {
     Call own = thread == 0 ? a : b;
     own.threads = 1;
-    run<T>(thread == 0 ? first : second, own);
+    run<P>(thread == 0 ? first : second, own);
     if (of > 1) return;
     own = b, own.threads = 1;
-    run<T>(second, own);
+    run<P>(second, own);
   });
 }
 
 // Streaming: one step a call, whose weights are packed and whose memory is laid out once.
-template <class T> class Stream {
+template <class P> class Stream {
+  using T = typename P::Number;
+
  public:
   Stream(const Procedure& program, const Call& given) : call(given), member(program, call, 1, nullptr, 0, 1) {
     packed = reinterpret_cast<T*>(packed_memory.take(program.packed_size * int64_t(sizeof(T))));
-    pack<T>(program, call, packed, 0, 1);
+    pack<P>(program, call, packed, 0, 1);
     place_transient<T>(program, call, 1, table, transient);
     member.prepare(scratch.take(member.prepare(nullptr, nullptr).own), nullptr);
   }
@@ -663,31 +675,19 @@ template <class T> class Stream {
 
  private:
   Call call;
-  Member<T> member;
+  Member<P> member;
   T* packed;
   Arena packed_memory, table, transient, scratch;
 };
-template <class T> static void* open_stream(const Procedure& program, const Call& call) { return new Stream<T>(program, call); }
-template <class T> static void step_stream(void* stream, int input, const void* x, int output, void* y) { static_cast<Stream<T>*>(stream)->step(input, x, output, y); }
-template <class T> static void close_stream(void* stream) { delete static_cast<Stream<T>*>(stream); }
+template <class P> static void* open_stream(const Procedure& program, const Call& call) { return new Stream<P>(program, call); }
+template <class P> static void step_stream(void* stream, int input, const void* x, int output, void* y) { static_cast<Stream<P>*>(stream)->step(input, x, output, y); }
+template <class P> static void close_stream(void* stream) { delete static_cast<Stream<P>*>(stream); }
 
-template <class T> static void apply(int32_t code, int64_t n, const void* a, const void* b, const void* c, void* to) {
-  auto tile = [](const void* p) { return Tile<T>{static_cast<T*>(const_cast<void*>(p)), 0, lanes<T>, true}; };
-  Operands<T> operands{{tile(a), tile(b), tile(c)}, tile(to), {nullptr, 0, 0, false}};
-  Extent row{1, n, rounded<T>(n)};
-  if (!reduces(code)) return operation<T>(code)(row, operands);
-  T* partial = reinterpret_cast<T*>(scratch_arena.take(partial_size<T>(n) * int64_t(sizeof(T))));
-  reduce_tile<T>(code, row, 0, operands.in[0], partial, 0);
-  *static_cast<T*>(to) = reduced<T>(code, partial, n);
+template <class P> static Kernels kernels() {
+  return {lanes<typename P::Number>, layout<P>, run<P>, run_both<P>, open_stream<P>, step_stream<P>, close_stream<P>};
 }
 
 }  // namespace
 
-extern "C" const Machine* NAME(recurra_machine_, RECURRA_ISA)() {
-#define TEXT2(x) #x
-#define TEXT(x) TEXT2(x)
-  static const Machine machine = {TEXT(RECURRA_ISA), {lanes<float>, lanes<double>}, {layout<float>, layout<double>},
-                                  {run<float>, run<double>}, {run_both<float>, run_both<double>},
-                                  {open_stream<float>, open_stream<double>}, {step_stream<float>, step_stream<double>}, {close_stream<float>, close_stream<double>}, {apply<float>, apply<double>}};
-  return &machine;
-}
+#define NAME2(a, b) a##b
+#define NAME(a, b) NAME2(a, b)

@@ -1,0 +1,4 @@
+// Weights of fewer bits. Compiled once for each instruction set; module.cpp chooses at load.
+#include "sequence.h"
+
+extern "C" void NAME(recurra_brief_, RECURRA_ISA)(Machine& machine) { machine.kinds[kBrief] = kernels<Brief>(); }
