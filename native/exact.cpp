@@ -18,4 +18,5 @@ template <class T> static void apply(int32_t code, int64_t n, const void* a, con
 extern "C" void NAME(recurra_exact_, RECURRA_ISA)(Machine& machine) {
   machine.kinds[kFloat] = kernels<Plain<float>>(), machine.kinds[kDouble] = kernels<Plain<double>>();
   machine.apply[0] = apply<float>, machine.apply[1] = apply<double>;
+  machine.read_rate = read_rate<float>;
 }

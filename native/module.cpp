@@ -276,6 +276,63 @@ void run(const Program& program, int64_t T, int64_t B, int64_t N, intptr_t offse
   }
 }
 
+nb::dict told(const PhaseShape& phase) {
+  nb::dict to;
+  to["rows"] = phase.rows, to["columns"] = phase.columns;
+  to["tile"] = nb::make_tuple(phase.tile_rows, phase.tile_columns);
+  to["block"] = nb::make_tuple(phase.block_rows, phase.block_columns), to["most_block_rows"] = phase.most_block_rows;
+  to["multiply_adds"] = phase.multiply_adds, to["packed_bytes"] = phase.packed_bytes;
+  return to;
+}
+
+// What `run` would do with such a call: its threads, chunks and tiles, and what moves. Of an array's address it matters
+// only whether there is one (0: none, 1: for a chunk of rows), of a target's too; nothing is read there.
+nb::dict describe(const Program& program, int64_t T, int64_t B, int64_t N, intptr_t offset, int threads, nb::list arrays, nb::list targets) {
+  const Procedure& procedure = program.procedure;
+  auto present = addresses<void*>(arrays, procedure.array_count, "arrays");
+  auto wanted = addresses<void*>(targets, procedure.target_count, "targets");
+  Call call{T, B, N, reinterpret_cast<const int64_t*>(offset), std::max(1, most(threads)), false, present.data(), nullptr, nullptr, nullptr, wanted.data()};
+  CallShape shape{};
+  std::vector<int64_t> sequences(size_t(call.threads));
+  std::vector<PhaseShape> phases[4];
+  shape.sequences = sequences.data();
+  for (int s = 0; s < procedure.stage_count; s++) {
+    phases[s].resize(size_t(procedure.stages[s].phase_count));
+    shape.stages[s].phases = phases[s].data();
+  }
+  program.kernels.describe(procedure, call, shape);
+  sequences.resize(size_t(shape.threads));
+  nb::list stages;
+  for (int s = 0; s < procedure.stage_count; s++) {
+    const StageShape& stage = shape.stages[s];
+    nb::dict to;
+    nb::list told_phases;
+    for (const PhaseShape& phase : phases[s]) told_phases.append(told(phase));
+    to["loop"] = bool(procedure.stages[s].loop), to["phases"] = told_phases;
+    to["rows_read"] = stage.rows[0], to["rows_written"] = stage.rows[1];
+    to["chunk_read"] = stage.chunk_rows[0], to["chunk_written"] = stage.chunk_rows[1];
+    stages.append(to);
+  }
+  nb::dict to;
+  to["threads"] = shape.threads, to["together"] = bool(shape.together), to["apart"] = bool(shape.apart), to["packed"] = bool(shape.packed);
+  to["steps"] = shape.steps, to["sequences"] = sequences, to["stages"] = stages;
+  to["gain_multiply_adds"] = shape.gain_multiply_adds, to["gain_rows"] = shape.gain_rows;
+  return to;
+}
+
+double multiply_rate(int kind, int threads) {
+  auto measure = kernels(kind).multiply_rate;
+  nb::gil_scoped_release release;
+  return measure(std::max(1, threads));
+}
+double read_rate(int64_t bytes, int threads) {
+  if (!machine().name) throw std::runtime_error("this processor has no AVX2: the native machine cannot run here");
+  std::vector<char> memory(size_t(std::max<int64_t>(bytes, 0)) + 64, char(1));
+  char* first = memory.data() + (64 - reinterpret_cast<intptr_t>(memory.data()) % 64);  // of a cache line
+  nb::gil_scoped_release release;
+  return machine().read_rate(first, bytes, std::max(1, threads));
+}
+
 // Two calls side by side, one thread each: arguments as those of `run`.
 void run_both(const Program& first, nb::tuple one, const Program& second, nb::tuple two) {
   if (&first.kernels != &second.kernels) throw std::invalid_argument("native calls: of two kinds");
@@ -332,7 +389,9 @@ NB_MODULE(_native, m) {
   m.def("poison", [](bool on) { poison_scratch = on; }, "on"_a, "Tests: fill scratch with NaN before each call.");
   m.def("apply", &apply, "is_double"_a, "code"_a, "n"_a, "a"_a, "b"_a, "c"_a, "to"_a, "One operation on n numbers at these addresses.");
   m.def("masks", &masks, "is_double"_a, "seeds"_a, "rows"_a, "width"_a, "threshold"_a, "dropped"_a, "kept"_a, "to"_a, "to (rows, width): `dropped` at random, else `kept`.");
-  nb::class_<Program>(m, "Program").def(nb::init<std::vector<int64_t>, std::vector<double>, int>(), "code"_a, "constants"_a, "kind"_a).def("run", &run);
+  nb::class_<Program>(m, "Program").def(nb::init<std::vector<int64_t>, std::vector<double>, int>(), "code"_a, "constants"_a, "kind"_a).def("run", &run).def("describe", &describe);
+  m.def("multiply_rate", &multiply_rate, "kind"_a, "threads"_a, "Multiply-adds a second that so many threads reach together.");
+  m.def("read_rate", &read_rate, "bytes"_a, "threads"_a, "Bytes a second when each of so many threads reads the same memory again and again.");
   m.def("run_both", &run_both, "first"_a, "one"_a, "second"_a, "two"_a, "Two calls side by side, one thread each.");
   nb::class_<Session>(m, "Session")
       .def(nb::init<const Program&, int64_t, nb::list, nb::list, nb::tuple, int, int>(), nb::keep_alive<1, 2>())

@@ -102,6 +102,26 @@ struct Call {
   void* const* targets;        // of the gains; null: not wanted
 };
 
+// What a call would do. All sizes are in rows, columns and numbers; the caller has set everything to zero, and brings memory
+// for the phases of each stage and the sequences of each thread.
+struct PhaseShape {
+  int64_t rows, columns;  // that a thread takes at once
+  int64_t tile_rows, tile_columns;
+  int64_t block_rows, block_columns, most_block_rows;  // of the largest register block; 0 where there is no product
+  int64_t multiply_adds, packed_bytes;                 // a row; of its weights as they are packed
+};
+struct StageShape {
+  int64_t rows[2], chunk_rows[2];  // numbers read and written a row; and in arrays that live for a chunk of rows only
+  PhaseShape* phases;
+};
+struct CallShape {
+  int64_t threads, together, apart, packed;  // together: the threads share the columns of a step; apart: they do not meet
+  int64_t steps;                             // of a chunk
+  int64_t gain_multiply_adds, gain_rows;     // a row
+  int64_t* sequences;
+  StageShape stages[4];
+};
+
 // How numbers are multiplied (product.h), by the numbers of recurra/machine/program.py. Rows are double for kDouble, else float.
 enum Kind : int32_t { kFloat, kDouble, kBrief, kSplit, kBytes, kKinds };
 
@@ -115,6 +135,8 @@ struct Kernels {
   void* (*open_stream)(const Procedure&, const Call&);
   void (*step_stream)(void* stream, int input, const void* x, int output, void* y);
   void (*close_stream)(void* stream);
+  void (*describe)(const Procedure&, const Call&, CallShape&);
+  double (*multiply_rate)(int threads);  // multiply-adds a second of all threads, out of registers
 };
 
 // What the builds for the processor at hand offer.
@@ -122,4 +144,5 @@ struct Machine {
   const char* name;
   Kernels kinds[kKinds];
   void (*apply[2])(int32_t code, int64_t n, const void* a, const void* b, const void* c, void* to);  // one operation on n numbers, float and double
+  double (*read_rate)(const void* memory, int64_t bytes, int threads);  // bytes a second of all threads, each reading all
 };

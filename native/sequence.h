@@ -217,6 +217,21 @@ template <class P> class Worker {
   }
   int64_t apart_base(int64_t t, int64_t first) const { return offset(t) - (t - first) * call->B; }
 
+  // How `rows` rows, and our columns of them, are cut into tiles; and the largest register block.
+  void describe(const Phase& phase, int64_t rows, bool packed, PhaseShape& to) const {
+    Settled<T> tiles{};
+    if (rows) cut(phase, rows, tiles);
+    to.rows = rows, to.columns = smaller(phase.width, tiles.columns) - tiles.first;
+    to.tile_rows = tiles.band, to.tile_columns = smaller(tiles.step, to.columns);
+    for (int g = 0; rows && g < phase.group_count; g++) {
+      Panels p(phase.groups[g].gate_count);
+      int vectors = p.first(p.count) - p.first(p.count - 1);
+      int across = vectors << pairs(p, tiles.band, packed), down = int(parts(tiles.band, parts(tiles.band, rows_down(vectors))));
+      if (down * across * lanes<T> <= to.block_rows * to.block_columns) continue;
+      to.block_rows = down, to.block_columns = across * lanes<T>, to.most_block_rows = rows_down(vectors);
+    }
+  }
+
   // Before the first step of sequences [from, to): those that have no step keep their first state.
   void start(int64_t from, int64_t to) {
     first_row = from, last_row = to, before = 0, started = false;
@@ -427,6 +442,9 @@ template <class P> class Worker {
     }
   }
 
+  // Whether one row takes two units at once, for as many accumulators as the latency of a multiply-add asks for.
+  static bool pairs(const Panels& p, int64_t rows, bool packed) { return packed && rows == 1 && p.count == 1 && p.vectors == kVectorsAcross; }
+
   void product(const Phase& phase, const Group& group, const Extent& e, int64_t row, int64_t column, const T* packed) {
     Panels p(group.gate_count);
     int64_t a_stride = 0, unit = int64_t(p.blocks) * lanes<T>;
@@ -444,7 +462,7 @@ template <class P> class Worker {
           W = packed + group.packed + u * unit_size<P>(group) + p.first(panel) * column_size<P>(group);
         else
           pack_panel<P>(group, *call, phase.width, u, panel, panel_memory);
-        bool pair = packed && e.rows == 1 && p.count == 1 && p.vectors == kVectorsAcross && (u + 2) * unit <= column + e.width;
+        bool pair = pairs(p, e.rows, packed) && (u + 2) * unit <= column + e.width;
         multiply_panel(group, starts, p, panel, e, column, u, pair, a, a_stride, W);
         u += pair;
       }
@@ -551,6 +569,15 @@ template <class P> class Member {
     return {pieces.used, common.used};
   }
 
+  void describe(bool packed, CallShape& to) {
+    prepare(nullptr, nullptr);
+    to.together = together, to.apart = apart;
+    for (int s = 0; s < program.stage_count; s++) {
+      int64_t rows = program.stages[s].loop || apart ? this->to - from : parts(smaller(steps * call.B, call.N), of);
+      for (int p = 0; p < program.stages[s].phase_count; p++) workers[s].describe(program.stages[s].phases[p], rows, packed, to.stages[s].phases[p]);
+    }
+  }
+
   void run(const T* packed) {
     int64_t order = 1, chunks = parts(call.T, steps);
     for (int s = 0; s < program.stage_count; s++)
@@ -615,19 +642,25 @@ template <class P, class T = typename P::Number> static void gather_gains(const 
   }
 }
 
-template <class P, class T = typename P::Number> static void run(const Procedure& program, const Call& given) {
-  if (program.stage_count > kMostStages) abort();
-  Call call = given;
+// As many threads as have enough to do.
+template <class T> static int32_t worthwhile(const Procedure& program, const Call& call) {
   int64_t work = 0;
   for (int s = 0; s < program.stage_count; s++) work += multiply_adds_a_row<T>(program.stages[s]) * call.N;
   for (int i = 0; i < program.gain_count; i++) work += int64_t(program.gains[i].R) * program.gains[i].C * call.N;
-  call.threads = int32_t(smaller(call.threads, larger(1, work / kThreadPays)));
+  return int32_t(smaller(call.threads, larger(1, work / kThreadPays)));
+}
+static int64_t steps_of_a_chunk(const Call& call) { return call.B ? larger(1, smaller(call.T, kChunkRows / call.B)) : 1; }
+
+template <class P, class T = typename P::Number> static void run(const Procedure& program, const Call& given) {
+  if (program.stage_count > kMostStages) abort();
+  Call call = given;
+  call.threads = worthwhile<T>(program, call);
   T* packed = nullptr;
   if (call.N > kPackingPays) {
     packed = reinterpret_cast<T*>(packed_arena.take(program.packed_size * int64_t(sizeof(T))));
     if (call.poison) fill_nan(packed, program.packed_size);
   }
-  int64_t steps = call.B ? larger(1, smaller(call.T, kChunkRows / call.B)) : 1;
+  int64_t steps = steps_of_a_chunk(call);
   place_transient<T>(program, call, steps, table_arena, transient_arena);
   MeetingPoint point;
   int64_t together = Member<P>(program, call, steps, &point, 0, call.threads).prepare(nullptr, nullptr).common;
@@ -683,8 +716,15 @@ template <class P> static void* open_stream(const Procedure& program, const Call
 template <class P> static void step_stream(void* stream, int input, const void* x, int output, void* y) { static_cast<Stream<P>*>(stream)->step(input, x, output, y); }
 template <class P> static void close_stream(void* stream) { delete static_cast<Stream<P>*>(stream); }
 
+}  // namespace
+
+#include "describe.h"
+#include "peak.h"
+
+namespace {
+
 template <class P> static Kernels kernels() {
-  return {lanes<typename P::Number>, layout<P>, run<P>, run_both<P>, open_stream<P>, step_stream<P>, close_stream<P>};
+  return {lanes<typename P::Number>, layout<P>, run<P>, run_both<P>, open_stream<P>, step_stream<P>, close_stream<P>, describe<P>, multiply_rate<typename P::Gain>};
 }
 
 }  // namespace

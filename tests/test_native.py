@@ -382,3 +382,26 @@ def test_an_instruction_set_asked_for_too_late(monkeypatch: pytest.MonkeyPatch) 
     assert native.available() == (
         f"RECURRA_ISA is avx2, and {loaded} is loaded: the processor has no more, or it was set too late"
     )
+
+
+def test_a_program_tells_what_a_call_would_do() -> None:
+    """Of an LSTM over (T, B): its threads, chunks and tiles, and what each row reads and writes."""
+    T, B, D, H = 12, 32, 48, 80
+    compiled, _ = find(cells.LSTM(D, H), None)
+    assert compiled.executor is not None
+    forward = compiled.executor._forward
+    arrays = forward.blank(False)
+    for i in (*forward.inputs, forward.output, *forward.last):
+        arrays[i] = 2
+    told = forward.program.handle(torch.float32).describe(T, B, T * B, 0, 2, arrays, [])
+    assert (told["threads"], told["together"], told["apart"], told["packed"]) == (2, False, True, True)
+    assert told["sequences"] == [16, 16] and told["steps"] == 3  # 96 rows go through all stages together
+    before, loop = told["stages"]
+    assert [p["multiply_adds"] for p in (*before["phases"], *loop["phases"])] == [4 * H * D, 4 * H * H]
+    assert (before["rows_read"], before["chunk_written"]) == (D, 4 * H)
+    assert (loop["chunk_read"], loop["rows_written"]) == (4 * H, H)
+    (phase,) = loop["phases"]
+    lanes = library.lanes(False)
+    assert phase["packed_bytes"] == 4 * 4 * H * H and phase["rows"] == 16 and phase["columns"] == H
+    assert phase["tile"][0] == 16 and phase["tile"][1] % lanes == 0 and 16 * phase["tile"][1] * 4 <= 3072
+    assert phase["block"] == (6, lanes * (4 if lanes == 16 else 2))
