@@ -100,17 +100,14 @@ static void gradient_rows(const Procedure& program, const Call& call, const Gain
       for (int64_t f = 0; f < fold; f++) own[f] = some(of[k * fold + f] ? of[k * fold + f] + column : nullptr, count);
       return P::merge(own);
     };
+    // Numbers of both sizes come out even in a stretch of this many.
+    constexpr int64_t stretch = lanes<T> * kRowsDown;
     for (int64_t k = 0; k < n; k++)
-      for (int64_t b = 0; b < blocks; b++) {
-        int64_t r = from + b * kRowsDown, whole = smaller(kRowsDown, to - r);
-        T* q = left + b * kBlockStride<T> + k * kRowsDown;
-        if (fold == 1 && lefts[k] && whole == kRowsDown) {
-          __builtin_memcpy(q, lefts[k] + r, kRowsDown * sizeof(T));
-        } else {
-          alignas(kVectorBytes) T numbers[(kRowsDown + lanes<T> - 1) / lanes<T> * lanes<T>];
-          for (int64_t i = 0; i < kRowsDown; i += lanes<T>) store(numbers + i, merged(lefts, k, r + i, smaller(g.R - r, whole) - i));
-          __builtin_memcpy(q, numbers, kRowsDown * sizeof(T));
-        }
+      for (int64_t r = from; r < to; r += stretch) {
+        alignas(kVectorBytes) T numbers[stretch];
+        for (int64_t i = 0; i < stretch && r + i < to; i += lanes<T>) store(numbers + i, merged(lefts, k, r + i, to - r - i));
+        for (int64_t i = 0; i < stretch && r + i < to; i += kRowsDown)
+          __builtin_memcpy(left + (r + i - from) / kRowsDown * kBlockStride<T> + k * kRowsDown, numbers + i, kRowsDown * sizeof(T));
       }
     for (int64_t c = 0; c < g.C; c += panel) {
       int64_t columns = smaller(panel, g.C - c);

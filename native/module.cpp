@@ -72,7 +72,7 @@ const Kernels& kernels(int kind) {
 std::vector<int> kinds() {
   std::vector<int> to_be_had;
   for (int kind = 0; kind < kKinds; kind++)
-    if (machine().kinds[kind].run) to_be_had.push_back(kind);
+    if (machine().kinds[kind].offered) to_be_had.push_back(kind);
   return to_be_had;
 }
 bool poison_scratch = false;
@@ -382,7 +382,7 @@ void masks(bool is_double, intptr_t seeds, int64_t rows, int64_t width, int64_t 
 NB_MODULE(_native, m) {
   nb::set_leak_warnings(false);  // programs of cells that live until Python ends are no leak
   m.def("isa", [] { return std::string(machine().name ? machine().name : ""); }, "The instruction set in use: bf16 (AVX-512 with its products of bfloat16), v4 (AVX-512), v3 (AVX2), or '' where the machine cannot run.");
-  m.def("kinds", &kinds, "The kinds of arithmetic there are here: recurra/machine/program.py.");
+  m.def("kinds", &kinds, "The kinds of arithmetic worth using here: KINDS in recurra/machine/program.py.");
   m.def("lanes", [](bool is_double) { return machine().kinds[is_double].lanes; }, "is_double"_a);
   m.def("most", &most, "threads"_a, "As many threads, and no more than can run at once.");
   m.def("more_than_cores", [](bool on) { more_than_cores = on; }, "on"_a, "Tests: use as many threads as are asked for.");

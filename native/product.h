@@ -9,8 +9,8 @@
 namespace {
 
 // Panels: the output columns of a group are taken in units of `across` vectors, gate by gate (vector v of a unit is gate
-// v % gates, block v / gates), and cut into panels of at most kVectorsAcross vectors. A panel is [steps of
-// the chain][vectors][lanes].
+// v % gates, block v / gates), and cut into panels of at most kVectorsAcross vectors. A panel is
+// [steps<P>(depth)][vectors][lanes].
 struct Panels {
   int blocks;   // vectors of one gate in a unit
   int vectors;  // vectors in a unit
@@ -37,8 +37,8 @@ template <class T, int S> INLINE void transpose(Vec<T>* rows) {
   }
 }
 
-// One vector of output columns of W (columns, k) for a W^T: to[k * step] = W[0..lanes)[k].
-template <class P, class T> static void pack_transposing(const T* W, int64_t stride, int columns, int64_t depth, T* to, int64_t step) {
+// One vector of output columns of W (columns, k) for a W^T: to[k * step] = W[0..lanes)[k], as P puts it.
+template <class P, class T> static void pack_transposing(const T* W, int64_t stride, int columns, int64_t depth, Vec<T> by, T* to, int64_t step) {
   int64_t k = 0;
   for (; k + lanes<T> <= depth; k += lanes<T>) {
     Vec<T> rows[lanes<T>];
@@ -46,21 +46,32 @@ template <class P, class T> static void pack_transposing(const T* W, int64_t str
     for (int i = 0; i < lanes<T>; i++) rows[i] = i < columns ? load(W + i * stride + k) : Vec<T>{};
     transpose<T, lanes<T> / 2>(rows);
 #pragma GCC unroll 16
-    for (int i = 0; i < lanes<T>; i += P::fold) store(to + (k + i) / P::fold * step, P::merge(rows + i));
+    for (int i = 0; i < lanes<T>; i += P::fold) P::put(rows + i, by, to + (k + i) / P::fold * P::stored * step, step);
   }
   for (; k < depth; k += P::fold) {
     Vec<T> rows[P::fold] = {};
     for (int f = 0; f < smaller(P::fold, depth - k); f++)
       for (int i = 0; i < columns; i++) rows[f][i] = W[i * stride + k + f];
-    store(to + k / P::fold * step, P::merge(rows));
+    P::put(rows, by, to + k / P::fold * P::stored * step, step);
   }
 }
-template <class P, class T> static void pack_straight(const T* W, int64_t stride, int columns, int64_t depth, T* to, int64_t step) {
+template <class P, class T> static void pack_straight(const T* W, int64_t stride, int columns, int64_t depth, Vec<T> by, T* to, int64_t step) {
   for (int64_t k = 0; k < depth; k += P::fold) {
     Vec<T> rows[P::fold] = {};
     for (int f = 0; f < smaller(P::fold, depth - k); f++) rows[f] = columns == lanes<T> ? load(W + (k + f) * stride) : load_part(W + (k + f) * stride, columns);
-    store(to + k / P::fold * step, P::merge(rows));
+    P::put(rows, by, to + k / P::fold * P::stored * step, step);
   }
+}
+
+// The largest number of each column, without its sign.
+template <class T> static Vec<T> largest(const T* W, int64_t column_stride, int64_t k_stride, int columns, int64_t depth) {
+  alignas(kVectorBytes) T most[lanes<T>] = {};
+  for (int i = 0; i < columns; i++)
+    for (int64_t k = 0; k < depth; k++) {
+      T x = __builtin_fabs(W[i * column_stride + k * k_stride]);
+      most[i] = x > most[i] || x != x ? x : most[i];
+    }
+  return load(most);
 }
 
 template <class P, class T> static void pack_panel(const Group& group, const Call& call, int width, int64_t unit, int panel, T* to) {
@@ -71,14 +82,22 @@ template <class P, class T> static void pack_panel(const Group& group, const Cal
     const Gate& gate = group.gates[(first + z) % group.gate_count];
     int64_t column = (unit * p.blocks + (first + z) / group.gate_count) * lanes<T>;
     int columns = int(larger(0, smaller(width - column, lanes<T>)));
-    const T* W = static_cast<const T*>(call.statics[gate.matrix]);
     int64_t stride = call.strides[gate.matrix], c = gate.first_column + column, k = gate.first_row;
+    const T* W = static_cast<const T*>(call.statics[gate.matrix]) + (gate.transposed ? k * stride + c : c * stride + k);
+    T* own = to + z * lanes<T>;
+    Vec<T> by{};
+    if constexpr (P::scaled) {
+      Vec<T> most = gate.transposed ? largest(W, 1, stride, columns, group.depth) : largest(W, stride, 1, columns, group.depth);
+      store(own, most / T(127));
+      by = most > T(0) ? T(127) / most : Vec<T>{};
+      own += step;
+    }
     if (!columns)
-      for (int64_t i = 0; i < parts(group.depth, P::fold); i++) store(to + i * step + z * lanes<T>, Vec<T>{});
+      for (int64_t i = 0; i < steps<P>(group.depth) - P::head; i++) store(own + i * step, Vec<T>{});
     else if (gate.transposed)
-      pack_straight<P>(W + k * stride + c, stride, columns, group.depth, to + z * lanes<T>, step);
+      pack_straight<P>(W, stride, columns, group.depth, by, own, step);
     else
-      pack_transposing<P>(W + c * stride + k, stride, columns, group.depth, to + z * lanes<T>, step);
+      pack_transposing<P>(W, stride, columns, group.depth, by, own, step);
   }
 }
 
@@ -92,15 +111,19 @@ template <class T> struct Block {  // what one register block reads and writes; 
 template <class P, int R, int Z, int D, class T = typename P::Number>
 static void multiply(const T* a, int64_t a_stride, const T* W, int64_t depth, const Block<T>& block) {
   Vec<T> sum[R][D * Z];
+  auto start = [&](int r, int z) INLINE_LAMBDA { return block.start[z] ? load(block.start[z] + r * block.start_stride[z]) : Vec<T>{}; };
 #pragma GCC unroll 8
   for (int z = 0; z < D * Z; z++)
 #pragma GCC unroll 8
-    for (int r = 0; r < R; r++) sum[r][z] = block.start[z] ? load(block.start[z] + r * block.start_stride[z]) : Vec<T>{};
+    for (int r = 0; r < R; r++) sum[r][z] = P::scaled ? Vec<T>{} : start(r, z);
   P::template chain<R, Z, D>(sum, a, a_stride, W, depth);
 #pragma GCC unroll 8
   for (int z = 0; z < D * Z; z++)
 #pragma GCC unroll 8
-    for (int r = 0; r < R; r++) store(block.to[z] + r * block.to_stride, sum[r][z]);
+    for (int r = 0; r < R; r++) {
+      if constexpr (P::scaled) sum[r][z] = sum[r][z] * load(W + (z / Z) * steps<P>(depth) * Z * lanes<T> + z % Z * lanes<T>) + start(r, z);
+      store(block.to[z] + r * block.to_stride, sum[r][z]);
+    }
 }
 template <class T> using Multiply = void (*)(const T*, int64_t, const T*, int64_t, const Block<T>&);
 

@@ -128,6 +128,7 @@ enum Kind : int32_t { kFloat, kDouble, kBrief, kSplit, kBytes, kKinds };
 // What there is for one kind; without `run` it is not to be had.
 struct Kernels {
   int32_t lanes;
+  bool offered;  // false: for tests, as another kind is faster and no less exact on this processor
   void (*layout)(Procedure&);  // sets Group::packed and Procedure::packed_size
   void (*run)(const Procedure&, const Call&);
   void (*run_both)(const Procedure&, const Call&, const Procedure&, const Call&);  // at the same time, a thread each

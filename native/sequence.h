@@ -56,7 +56,7 @@ template <class T> static int64_t units(const Phase& phase, const Group& group) 
   return parts(phase.width, Panels(group.gate_count).blocks * lanes<T>);
 }
 // Numbers of a panel one vector wide, and of a unit.
-template <class P> static int64_t column_size(const Group& group) { return parts(group.depth, P::fold) * lanes<typename P::Number>; }
+template <class P> static int64_t column_size(const Group& group) { return steps<P>(group.depth) * lanes<typename P::Number>; }
 template <class P> static int64_t unit_size(const Group& group) { return Panels(group.gate_count).vectors * column_size<P>(group); }
 
 template <class P, class T = typename P::Number> static void layout(Procedure& program) {
@@ -171,8 +171,8 @@ template <class P> class Worker {
     numbers = memory.take(0);
     slot_memory = memory.take(slots * widest_row);
     splats = memory.take((program->constant_count + 3 * kMostRows) * lanes<T>);
-    panel_memory = memory.take(parts(depth, P::fold) * kVectorsAcross * lanes<T>);
-    left_memory = memory.take(P::prepares ? most_left * parts(depth, P::fold) : 0);
+    panel_memory = memory.take(steps<P>(depth) * kVectorsAcross * lanes<T>);
+    left_memory = memory.take(most_left * P::left_width(depth));
     sum_memory = common.take(sums * capacity * sum_stride);
     for (int i = 0; i < stage->local_count; i++) set(locals, i, common.take(capacity * stage->local_widths[i]), memory);
     for (int i = 0; i < stage->state_count; i++) {
@@ -451,7 +451,7 @@ template <class P> class Worker {
     const T* a = locate(group.left, row, a_stride);
     if (P::prepares) {
       P::left(a, a_stride, e.rows, group.depth, left_memory);
-      a = left_memory, a_stride = parts(group.depth, P::fold);
+      a = left_memory, a_stride = P::left_width(group.depth);
     }
     Tile<T>* starts = settled[&phase - stage->phases].starts;
     for (int g = 0; g < group.gate_count; g++) starts[g] = resolve(group.gates[g].start, e, row, column, 0);
@@ -723,8 +723,8 @@ template <class P> static void close_stream(void* stream) { delete static_cast<S
 
 namespace {
 
-template <class P> static Kernels kernels() {
-  return {lanes<typename P::Number>, layout<P>, run<P>, run_both<P>, open_stream<P>, step_stream<P>, close_stream<P>, describe<P>, multiply_rate<typename P::Gain>};
+template <class P> static Kernels kernels(bool offered = true) {
+  return {lanes<typename P::Number>, offered, layout<P>, run<P>, run_both<P>, open_stream<P>, step_stream<P>, close_stream<P>, describe<P>, multiply_rate<typename P::Gain>};
 }
 
 }  // namespace
