@@ -211,13 +211,13 @@ def test_the_operators_are_as_pytorch_wants_them() -> None:
     everything = "test_schema", "test_autograd_registration", "test_faketensor", "test_aot_dispatch_dynamic"
     for lengths in (None, few_lengths(8, 4)):
         given = [t.requires_grad_() for t in (rows(8, 4).double(), torch.zeros(4, 3, dtype=torch.double), *statics)]
-        arguments = (text, given[:1], given[1:2], given[2:], lengths, True, True)
+        arguments = (text, given[:1], given[1:2], given[2:], lengths, True, True, "")
         # the last compares all numbers, and with lengths some of what is kept is room that nobody writes
         torch.library.opcheck(
             torch.ops.recurra.run.default, arguments, test_utils=everything[: 4 if lengths is None else 3]
         )
         assert torch.autograd.gradcheck(lambda *t, n=lengths: torch.ops.recurra.run(
-            text, list(t[:1]), list(t[1:2]), list(t[2:]), n, True, True)[:2], given)  # fmt: skip
+            text, list(t[:1]), list(t[1:2]), list(t[2:]), n, True, True, "")[:2], given)  # fmt: skip
 
 
 @pytest.mark.parametrize(("steps", "batch"), [(0, 3), (4, 0), (0, 0)])
@@ -249,11 +249,11 @@ def test_tensors_that_are_not_those_of_the_program_are_refused() -> None:
         ([x], [h], statics[:-1], r"program GRU takes 6 tensors, and is given 5"),
     ):
         with pytest.raises(ProgramError, match=told):
-            run(text, inputs, states, weights, None, False, False)
-    back, kept = torch.ops.recurra.run_backward.default, run(text, [x], [], statics, None, False, True)[-1]
+            run(text, inputs, states, weights, None, False, False, "")
+    back, kept = torch.ops.recurra.run_backward.default, run(text, [x], [], statics, None, False, True, "")[-1]
     y, needed = torch.zeros(T, B, 3), [True] * 5
     for output, memory, told in ((y[:4], kept, r"\(5, 3, 3\) .* given \(4, 3, 3\)"), (y, kept[:9], r"given \(9,\)")):
         with pytest.raises(ProgramError, match=told):
-            back(text, [x], [], statics, None, False, output, memory, [y, h], needed)
+            back(text, [x], [], statics, None, False, output, memory, [y, h], needed, "")
     with pytest.raises(ProgramError, match="line 1 of the program"):
-        run("programme GRU", [x], [], statics, None, False, False)
+        run("programme GRU", [x], [], statics, None, False, False, "")

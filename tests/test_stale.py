@@ -276,7 +276,7 @@ def test_half_precision_and_meta_weights_run_on_scan() -> None:
 def test_autocast_runs_on_scan() -> None:
     cell = Changeable().float()
     x = torch.randn(3, 2, 3)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.autocast("cpu", dtype=torch.float16):
         told = str(explain(cell, x))
     assert told == "Changeable (input 3; states h 4), T = 3, B = 2: scan\n  because autocast is on"  # and no program
 

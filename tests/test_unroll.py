@@ -243,7 +243,7 @@ def test_strict_mode_by_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_strict_mode_speaks_of_tensors_that_do_not_fit() -> None:
     with strict(), pytest.raises(InputError, match=r"x has the dtype torch.float32, but the weights of Step are .*64"):
         unroll(Step(), _x().float())
-    with strict(), pytest.raises(StrictError, match="autocast is on"), torch.autocast("cpu"):
+    with strict(), pytest.raises(StrictError, match="autocast is on"), torch.autocast("cpu", torch.float16):
         unroll(cells.LSTM(3, 4), torch.randn(2, 1, 3))
 
 

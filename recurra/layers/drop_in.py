@@ -12,18 +12,20 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.compiler import is_compiling
-from torch.nn.utils.rnn import PackedSequence
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 from recurra.cell import Cell, autocast_is_on, check_lengths, check_resets, check_tensor, no_truth, one_length
 from recurra.cells import GRU as GRUCell
 from recurra.cells import LSTM as LSTMCell
 from recurra.cells import Elman, LSTMProjected
 from recurra.errors import InputError, alone
-from recurra.layers.layer import Layer, Lengths, Sequences, packed_resets, thrifty
+from recurra.layers.layer import Layer, Lengths, Sequences, packed_resets, settings_of, thrifty
 from recurra.layers.recording import hand_out, wanted
 from recurra.program.trace import outside_transforms
 from recurra.unroll import Call, answer, answer_both
+from recurra.unroll.casting import autocast_to_bf16, is_plain
 from recurra.unroll.notes import constant_to_compilers, is_recording, leave_to_torch, takes_operators
+from recurra.unroll.precision import checked
 
 # One direction of one layer: the equation, which of the module's parameters stand for those of the cell, and what
 # torch.nn appends to their names: l0, l0_reverse, l1.
@@ -82,18 +84,21 @@ def _cell(mode: str, input_size: int, hidden_size: int, bias: bool, proj_size: i
 class DropIn(Layer, torch.nn.RNNBase):
     """What RNN, LSTM and GRU share.
 
-    memory: as in Recurrent.
+    memory, precision: as in Recurrent. Under autocast the dtypes of what comes back are torch.nn's.
     """
 
     memory = "all"
+    precision: str | None = None
 
-    def __init__(self, *args: Any, memory: str = "all", **kwargs: Any) -> None:
+    def __init__(self, *args: Any, memory: str = "all", precision: str | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if thrifty(memory):
             self.memory = memory
+        if checked(precision):
+            self.precision = precision
 
     def extra_repr(self) -> str:
-        return super().extra_repr() + (", memory='sqrt'" if self.memory == "sqrt" else "")
+        return ", ".join([super().extra_repr(), *settings_of(self.memory, self.precision)])
 
     def forward(
         self,
@@ -108,15 +113,24 @@ class DropIn(Layer, torch.nn.RNNBase):
             raise no_truth("reverse", reverse)
         rows = input.data if isinstance(input, PackedSequence) else input
         as_torch = lengths is None and resets is None and not reverse
-        if as_torch and isinstance(rows, Tensor) and (reason := _torchs_own(rows)):
-            self._leave_to_torch(reason, input)
-            return super().forward(input, hx)
+        if isinstance(rows, Tensor) and (reason := self._torchs_own(rows)):
+            if dtypes := self._autocast_dtypes(input, rows, hx):
+                y, last = self._ours(_in_fp32(input), _in_fp32(hx), lengths, reverse, resets, "bf16")
+                return _cast(y, dtypes[:1]), _cast(last, dtypes[1:])
+            if as_torch:
+                self._leave_to_torch(reason, input)
+                return super().forward(input, hx)
+        return self._ours(input, hx, lengths, reverse, resets, self.precision)
+
+    def _ours(
+        self, input: Sequences, hx: Any, lengths: Lengths, reverse: bool, resets: Tensor | None, precision: str | None
+    ) -> Any:
         if isinstance(input, PackedSequence):
-            return self._packed(input, hx, lengths, reverse, resets)
-        return self._padded(input, hx, lengths, reverse, resets)
+            return self._packed(input, hx, lengths, reverse, resets, precision)
+        return self._padded(input, hx, lengths, reverse, resets, precision)
 
     def _padded(
-        self, input: Tensor, hx: Any, lengths: Lengths, reverse: bool, resets: Tensor | None
+        self, input: Tensor, hx: Any, lengths: Lengths, reverse: bool, resets: Tensor | None, precision: str | None
     ) -> tuple[Tensor, Any]:
         try:
             fits = self._fits(input, hx)
@@ -139,14 +153,20 @@ class DropIn(Layer, torch.nn.RNNBase):
             """(T, B, ...) in the layout of the input."""
             return rows.squeeze(1) if not batched else rows.transpose(0, 1) if self.batch_first else rows
 
-        y, last = self._run(x, before, lengths, None, reverse, laid_out, resets)
+        y, last = self._run(x, before, lengths, None, reverse, laid_out, resets, precision)
         return laid_out(y), self._joined(last, None if batched else 1)
 
     def _axes(self, batched: bool) -> str:
         return "T" if not batched else "B, T" if self.batch_first else "T, B"
 
     def _packed(
-        self, input: PackedSequence, hx: Any, lengths: Lengths, reverse: bool, resets: Tensor | None
+        self,
+        input: PackedSequence,
+        hx: Any,
+        lengths: Lengths,
+        reverse: bool,
+        resets: Tensor | None,
+        precision: str | None,
     ) -> tuple[PackedSequence, Any]:
         data, batch_sizes, sorted_indices, unsorted_indices = input
         if lengths is not None:
@@ -160,7 +180,7 @@ class DropIn(Layer, torch.nn.RNNBase):
         def laid_out(rows: Tensor) -> Sequences:
             return input._replace(data=rows)
 
-        data, last = self._run(data, before, None, batch_sizes, reverse, laid_out, resets)
+        data, last = self._run(data, before, None, batch_sizes, reverse, laid_out, resets, precision)
         return input._replace(data=data), self.permute_hidden(self._joined(last), unsorted_indices)
 
     def _run(
@@ -172,6 +192,7 @@ class DropIn(Layer, torch.nn.RNNBase):
         reverse: bool,
         laid_out: Callable[[Tensor], Sequences],
         resets: Tensor | None,
+        precision: str | None,
     ) -> tuple[Tensor, list[States]]:
         directions = 2 if self.bidirectional else 1
         parts = self._own_parts()
@@ -188,9 +209,8 @@ class DropIn(Layer, torch.nn.RNNBase):
                 states = None if before is None else before[k]
                 backward = reverse != (k % directions == 1)
                 weights, seen = self._weights(names), wanted(self, part)
-                calls.append(
-                    Call(cell, x, states, lengths, backward, weights, None, resets, seen, batch_sizes, None, saving)
-                )
+                rows = lengths, backward, weights, None, resets, seen, batch_sizes, None
+                calls.append(Call(cell, x, states, *rows, saving, precision))
             if directions == 1:
                 x, after = answer(calls[0])
                 last.append(after)
@@ -211,6 +231,31 @@ class DropIn(Layer, torch.nn.RNNBase):
     def cells_by_part(self) -> dict[str, Cell]:
         return {part: cell for cell, _, part in self._own_parts()}
 
+    def _torchs_own(self, x: Tensor) -> str:
+        """Why a call that torch.nn can serve is left to it; "" when it is ours, as one that names a precision is."""
+        if self.precision is not None:
+            return ""
+        if is_recording() and not takes_operators():
+            return _RECORDING
+        return _AUTOCAST if autocast_is_on(x) else ""
+
+    def _autocast_dtypes(self, input: Sequences, x: Tensor, hx: Any) -> tuple[torch.dtype, ...]:
+        """Of y and the states, those that torch.nn gives, where autocast can have this call run in bf16; else ()."""
+        if not autocast_to_bf16():
+            return ()
+        given = () if hx is None else hx if isinstance(hx, (tuple, list)) else (hx,)
+        if not x.numel() or not all(is_plain(t) for t in (x, *given)):
+            return ()
+        weights = [w for _, named in self.named_cells() for w in named.values()]
+        if any(w.dtype is not torch.float32 or not is_plain(w) for w in weights):
+            return ()
+        kind = next(k for k in (torch.nn.LSTM, torch.nn.GRU, torch.nn.RNN) if isinstance(self, k))
+        steps, ends = min(self._steps_and_rows(input)[0], 2), None
+        if isinstance(input, PackedSequence):
+            ends = (steps, steps if input.batch_sizes[0] == input.batch_sizes[-1] else 1)
+        of = self.mode, self.num_layers, self.bidirectional, self.proj_size > 0, steps, ends
+        return _dtypes_of_torch(kind, *of, x.dtype, *[t.dtype for t in given])
+
     def _leave_to_torch(self, reason: str, input: Sequences) -> None:
         """torch.nn is about to run this layer."""
         for part in self.cells_by_part():
@@ -219,7 +264,7 @@ class DropIn(Layer, torch.nn.RNNBase):
                     f"torch.nn would run {type(self).__name__}, because {reason}, and it shows nothing of its steps. "
                     "Record outside of that."
                 )
-        leave_to_torch(self._named_cells(), reason, *self._steps_and_rows(input))
+        leave_to_torch(self.named_cells(), reason, *self._steps_and_rows(input))
 
     def _steps_and_rows(self, input: Sequences) -> tuple[int, int]:
         """T and B; of what torch.nn is about to refuse, whatever there is."""
@@ -229,7 +274,8 @@ class DropIn(Layer, torch.nn.RNNBase):
             return (len(input) if input.dim() else 0), 1
         return (input.shape[1], input.shape[0]) if self.batch_first else (input.shape[0], input.shape[1])
 
-    def _named_cells(self) -> list[tuple[Cell, dict[str, Tensor]]]:
+    def named_cells(self) -> list[tuple[Cell, dict[str, Tensor]]]:
+        """The cells of all layers and directions, each with the weights that stand in for its own."""
         return [(cell, self._weights(names)) for cell, names, _ in self._own_parts()]
 
     def _weights(self, names: tuple[tuple[str, str], ...]) -> dict[str, Tensor]:
@@ -285,11 +331,44 @@ class DropIn(Layer, torch.nn.RNNBase):
         return tuple(joined) if self.mode == "LSTM" else joined[0]
 
 
-def _torchs_own(x: Tensor) -> str:
-    """Why a call that torch.nn can serve is left to it; "" when it is ours."""
-    if is_recording() and not takes_operators():
-        return _RECORDING
-    return _AUTOCAST if autocast_is_on(x) else ""
+def _in_fp32(given: Any) -> Any:
+    """A sequence, or states, in fp32."""
+    return _cast(given, (torch.float32, torch.float32))
+
+
+def _cast(given: Any, dtypes: tuple[torch.dtype, ...]) -> Any:
+    """A sequence, or states one by one, in these dtypes."""
+    if isinstance(given, PackedSequence):
+        return given._replace(data=given.data.to(dtypes[0]))
+    if isinstance(given, (tuple, list)):
+        return tuple(t.to(d) for t, d in zip(given, dtypes, strict=False))
+    return given if given is None else given.to(dtypes[0])
+
+
+@lru_cache(maxsize=_MOST)
+def _dtypes_of_torch(kind: type[torch.nn.RNNBase], *of: Any) -> tuple[torch.dtype, ...]:
+    """The dtypes of y and the states of a layer of torch.nn under autocast: what a small one gives; () where it raises.
+
+    of: its mode, depth, directions, and whether it projects; steps, at most two; the lengths of two sequences where
+    they are packed, else None; the dtypes of x and of states given.
+    """
+    mode, layers, bidirectional, projects, steps, ends, dtype, *states = of
+    more = {"proj_size": 1} if projects else {}
+    if kind is torch.nn.RNN:
+        more = {"nonlinearity": mode.removeprefix("RNN_").lower()}
+    # drawn on the meta device: the user's random numbers stay where they are
+    make: Any = kind
+    small = make(1, 2, layers, bidirectional=bidirectional, device="meta", **more).to_empty(device="cpu")
+    x: Any = torch.zeros(steps, 2, 1, dtype=dtype)
+    x = pack_padded_sequence(x, ends) if ends else x
+    widths = (1 if projects else 2, 2)
+    hx = tuple(torch.zeros(layers * (1 + bidirectional), 2, n, dtype=d) for n, d in zip(widths, states))
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16, cache_enabled=False):
+        try:
+            y, last = small(x, None if not hx else hx if mode == "LSTM" else hx[0])
+        except (RuntimeError, ValueError):
+            return ()
+    return (y.data if ends else y).dtype, *(t.dtype for t in (last if mode == "LSTM" else (last,)))
 
 
 def _drop(x: Tensor, p: float, key: int, layer: int) -> Tensor:

@@ -61,6 +61,11 @@ def thrifty(memory: object) -> bool:
     return memory == "sqrt"
 
 
+def settings_of(memory: str, precision: str | None) -> list[str]:
+    """What a layer's repr says of those that are not as they are without asking."""
+    return [f"memory={memory!r}"] * (memory != "all") + [f"precision={precision!r}"] * (precision is not None)
+
+
 def common_layout(owner: str, layers: Iterable[object]) -> bool:
     """The batch_first that all `layers` share. Raises InputError when they differ, or when one is no Layer."""
     layouts = set()

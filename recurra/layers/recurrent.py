@@ -19,9 +19,10 @@ from recurra.cell import (
     one_length,
 )
 from recurra.errors import InputError
-from recurra.layers.layer import Layer, Lengths, Sequences, packed_resets, thrifty
+from recurra.layers.layer import Layer, Lengths, Sequences, packed_resets, settings_of, thrifty
 from recurra.layers.recording import hand_out, wanted
 from recurra.unroll import Call, answer
+from recurra.unroll.precision import checked
 
 States = tuple[Tensor, ...] | None
 
@@ -36,10 +37,14 @@ class Recurrent(Layer):
     resets: truth values (T, B), (B, T) with batch_first, (T,) for one sequence: a new sequence begins at this step, and
     the states before it are the cell's initial ones. In reverse, those before the last step of each sequence are.
     memory: "all", or "sqrt": of T steps the backward pass has the states of sqrt(T), and computes the others again.
+    precision: what the recurrent program computes in, "fp32", "fp64", "fp32-fast", "bf16" or, for inference, "int8";
+    weights keep their dtype, and what comes back has that of x. None: as the weights are, or as autocast says.
     Raises InputError for arguments that do not fit, CellError for a step that does not keep its states.
     """
 
-    def __init__(self, cell: Cell, batch_first: bool = False, memory: str = "all") -> None:
+    def __init__(
+        self, cell: Cell, batch_first: bool = False, memory: str = "all", precision: str | None = None
+    ) -> None:
         super().__init__()
         if not isinstance(cell, Cell):
             raise InputError(f"Recurrent takes a recurra.Cell, and {type(cell).__name__} is none. Derive it from Cell.")
@@ -50,6 +55,7 @@ class Recurrent(Layer):
         self.batch_first = batch_first
         thrifty(memory)
         self.memory = memory
+        self.precision = checked(precision)
 
     def forward(
         self,
@@ -68,6 +74,10 @@ class Recurrent(Layer):
 
     def asked(self, x: Sequences, state: Any, lengths: Lengths, reverse: bool, resets: Tensor | None) -> Call:
         """The call of the door that stands for one of the layer."""
+        call = self._asked(x, state, lengths, reverse, resets)
+        return call if self.precision is None else call._replace(precision=self.precision)
+
+    def _asked(self, x: Sequences, state: Any, lengths: Lengths, reverse: bool, resets: Tensor | None) -> Call:
         if isinstance(x, PackedSequence):
             return self._packed(x, state, lengths, reverse, resets)
         check_tensor(self.cell.full_name, x)
@@ -131,9 +141,7 @@ class Recurrent(Layer):
         return {"": self.cell}
 
     def extra_repr(self) -> str:
-        return ", ".join(
-            (["batch_first=True"] if self.batch_first else []) + (["memory='sqrt'"] if self.memory == "sqrt" else [])
-        )
+        return ", ".join((["batch_first=True"] if self.batch_first else []) + settings_of(self.memory, self.precision))
 
 
 def _as_it_is(rows: Tensor) -> Tensor:

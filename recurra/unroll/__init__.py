@@ -3,7 +3,7 @@
 from recurra.unroll.call import Call
 from recurra.unroll.door import answer, answer_both, unroll
 from recurra.unroll.explanation import Description, Explanation, describe, explain
-from recurra.unroll.notes import Visit, strict, visits
+from recurra.unroll.notes import Visit, as_weights_are, strict, visits
 from recurra.unroll.recording import Recording
 from recurra.unroll.stepper import Stepper
 
@@ -16,6 +16,7 @@ __all__ = [
     "Visit",
     "answer",
     "answer_both",
+    "as_weights_are",
     "describe",
     "explain",
     "strict",

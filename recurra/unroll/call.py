@@ -44,6 +44,7 @@ class Call(NamedTuple):  # made in a third of the time of a frozen dataclass
     batch_sizes  of packed rows, step after step; states and resets are then by falling length too
     order        PackedSequence.sorted_indices, so that a sequence has the sides of its own place
     thrifty      whether the backward pass is to compute again what it needs, for the root of the memory
+    precision    one of `machine.precision.NAMES`; None: as the weights are
     """
 
     cell: Cell
@@ -58,6 +59,7 @@ class Call(NamedTuple):  # made in a third of the time of a frozen dataclass
     batch_sizes: Tensor | None = None
     order: Tensor | None = None
     thrifty: bool = False
+    precision: str | None = None
 
     def find(self) -> tuple[Compiled, list[Tensor]]:
         """The trace of the cell that shows what is to be recorded, and the weights of this call."""

@@ -28,6 +28,7 @@ from recurra.program.plan import Backward, Plan
 from recurra.program.recorder import BrokenContract, Changing, Untraceable
 from recurra.program.statics import Evaluator
 from recurra.program.trace import Sample, outside_transforms, rows_of, trace
+from recurra.unroll.rounding import Rounding
 from recurra.unroll.second import Second
 
 Weights = Mapping[str, Tensor]
@@ -64,6 +65,8 @@ class Compiled:
         check_numbers(self.name, named)
         self.dtype, self.device = rows_of(named)
         self._layouts: dict[tuple[int, int, bool], Layout] = {}
+        self.dtypes: dict[tuple[object, ...], tuple[torch.dtype, ...]] = {}  # of scan's results under autocast
+        self._ways: dict[tuple[str | None, bool], Way] = {}
         self.plan: Plan | None = None
         self.backward: Backward | None = None
         self.executor: NativeExecutor | None = None
@@ -151,10 +154,15 @@ class Compiled:
         assert self.plan is not None
         return native.prepare(self.plan, backward_of(self.plan))
 
-    @cached_property
-    def thrifty(self) -> "Thrifty":
-        """What keeps a square root of the rows for the backward pass."""
-        return Thrifty(self)
+    def way(self, precision: str | None, thrifty: bool = False) -> "Way":
+        """Who runs the trace in a precision of its own, or with a root of the memory; made when first asked for."""
+        if precision is None and not thrifty:
+            return self
+        found = self._ways.get((precision, thrifty))
+        if found is None:
+            found = Thrifty(self.way(precision)) if thrifty else Precise(self, precision or "")
+            self._ways[precision, thrifty] = found
+        return found
 
     def layout(self, T: int, B: int, reverse: bool) -> Layout:
         """The layout of B sequences of T steps."""
@@ -166,18 +174,40 @@ class Compiled:
         return found
 
 
+class Precise:
+    """A trace in a precision of its own, as `SequenceOperation` takes it. Second derivatives are the trace's own."""
+
+    rounding: Rounding | None = None  # of int8
+
+    def __init__(self, compiled: Compiled, precision: str) -> None:
+        assert compiled.plan is not None
+        self.plan, self.second, self._precision = compiled.plan, compiled.second, precision
+        backward = None if precision == "int8" else compiled.backward
+        self.executor: NativeExecutor = native.prepare(self.plan, backward, precision)
+        if precision == "int8":
+            self.rounding = Rounding(self.plan, compiled.executor, self.executor)
+
+    @cached_property
+    def whole(self) -> NativeExecutor:
+        """As `Compiled.whole`."""
+        return native.prepare(self.plan, backward_of(self.plan), self._precision)
+
+
 class Thrifty:
     """A trace whose backward pass computes again what it needs, as `SequenceOperation` takes it."""
 
-    def __init__(self, compiled: Compiled) -> None:
-        assert compiled.executor is not None
-        self.plan, self.second, self._compiled = compiled.plan, compiled.second, compiled
-        self.executor = Segments(compiled.executor)
+    def __init__(self, way: "Way") -> None:
+        assert not isinstance(way, Thrifty) and way.executor is not None
+        self.plan, self.second, self._way = way.plan, way.second, way
+        self.executor = Segments(way.executor)
 
     @cached_property
     def whole(self) -> Segments:
         """As `Compiled.whole`."""
-        return Segments(self._compiled.whole)
+        return Segments(self._way.whole)
+
+
+Way = Compiled | Precise | Thrifty
 
 
 @cache

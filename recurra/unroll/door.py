@@ -7,7 +7,9 @@ machine under autograd; none -> the machine.
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
+import torch
 from torch import Tensor
 from torch.compiler import is_compiling
 
@@ -23,6 +25,7 @@ from recurra.unroll.call import (
     with_packed_sides,
     with_resets,
 )
+from recurra.unroll.casting import cast, without_autocast
 from recurra.unroll.compiled import Compiled
 from recurra.unroll.fallback import by_scan, fall_back, packed_by_scan
 from recurra.unroll.notes import RECORDING, Visit, is_recording, note, takes_operators
@@ -45,6 +48,7 @@ def unroll(
     sides: States | None = None,
     resets: Tensor | None = None,
     record: Recording | None = None,
+    precision: str | None = None,
 ) -> Unrolled:
     """Runs `cell` over x (T, B, D): outputs (T, B, m) and last states, as `scan` defines them, as fast as may be.
 
@@ -52,17 +56,39 @@ def unroll(
     """
     if reverse is not False and reverse is not True:
         raise no_truth("reverse", reverse)
-    return answer(Call(cell, x, states, lengths, reverse, weights, sides, resets, record))
+    call = Call(cell, x, states, lengths, reverse, weights, sides, resets, record)
+    return answer(call if precision is None else call._replace(precision=precision))
 
 
 def answer(call: Call) -> Unrolled:
     """Outputs, in the layout of the call's x, and last states."""
-    work = _begin(call)
-    return _finish(work, *run(work)) if isinstance(work, Work) else work()
+    if call.precision is None and not torch.is_autocast_enabled("cpu"):
+        return _answer(call)
+    ready = cast(call)
+    if ready is None:
+        return _answer(call)
+    with without_autocast():
+        return ready.back(*_answer(ready.call))
 
 
 def answer_both(one: Call, two: Call) -> tuple[Unrolled, Unrolled]:
     """`answer` for two calls over the same x: side by side where that is faster."""
+    if one.precision is None and two.precision is None and not torch.is_autocast_enabled("cpu"):
+        return _answer_both(one, two)
+    first, second = cast(one), cast(two)
+    if first is None or second is None:
+        return answer(one), answer(two)
+    with without_autocast():
+        ahead, back = _answer_both(first.call, second.call)
+        return first.back(*ahead), second.back(*back)
+
+
+def _answer(call: Call) -> Unrolled:
+    work = _begin(call)
+    return _finish(work, *run(work)) if isinstance(work, Work) else work()
+
+
+def _answer_both(one: Call, two: Call) -> tuple[Unrolled, Unrolled]:
     first, second = _begin(one), _begin(two)
     if isinstance(first, Work) and isinstance(second, Work) and pays(first, second):
         done = run_both(first, second)
@@ -153,7 +179,13 @@ def _work(
 ) -> Work:
     states = call.states
     first: Sequence[Tensor | None] = compiled.zeros if states is None else [s.contiguous() for s in states]
-    return Work(call, compiled, layout, inputs, first, compiled.statics(tensors), packing)
+    way: Any = compiled
+    made, error = compiled.statics(tensors), None
+    if call.precision is not None or call.thrifty:
+        way = compiled.way(call.precision, call.thrifty and call.precision != "int8")  # which keeps nothing anyway
+        if call.precision == "int8":
+            error = way.rounding.error(compiled.name, tensors, made)
+    return Work(call, compiled, way, layout, inputs, first, made, packing, error)
 
 
 def _finish(work: Work, y: Tensor, last: States) -> Unrolled:

@@ -49,6 +49,9 @@ class Explanation:
     def _told(self, v: Visit) -> str:
         sizes = ", ".join(f"{k} {n}" for k, n in v.cell.state_sizes.items())
         head = f"{v.cell.full_name} (input {v.cell.input_size}; states {sizes}), T = {v.T}, B = {v.B}: {v.executor}"
+        if v.precision is not None and v.executor == "native machine":
+            head += f" in {v.precision}"
+            head += "" if v.error is None else f" ({v.error:.2g} of the largest output away from fp32)"
         if v.executor == "native machine":
             few = f", {self.threads} thread{'' if self.threads == 1 else 's'} at most"
             head += ", 1 thread, beside the other direction" if v.beside else few

@@ -9,10 +9,21 @@ from recurra.scan import scan
 from recurra.unroll.call import Call, States, within
 from recurra.unroll.compiled import Compiled
 from recurra.unroll.notes import Visit, is_strict, note, refuse_in_strict
+from recurra.unroll.precision import arithmetic, elsewhere
 
 
 def by_scan(call: Call) -> tuple[Tensor, States]:
-    """The call as `scan` runs it."""
+    """The call as `scan` runs it; in bf16 under PyTorch's autocast, with results in the dtype of x."""
+    if call.precision is None:
+        return _by_scan(call)
+    with arithmetic(call.precision, call.x.device):
+        y, last = _by_scan(call)
+    if call.record is not None:
+        call.record.seen = call.record.seen.to(call.x.dtype)
+    return y.to(call.x.dtype), tuple(s.to(call.x.dtype) for s in last)
+
+
+def _by_scan(call: Call) -> tuple[Tensor, States]:
     cell, record, sides = call.cell, call.record, call.sides
     if record is not None and record.names:
         cell = Showing(cell, record.names)
@@ -31,10 +42,12 @@ def by_scan(call: Call) -> tuple[Tensor, States]:
 def fall_back(call: Call, compiled: Compiled, reason: str) -> tuple[Tensor, States]:
     """scan, and nobody can say that it was silent: an error in strict mode, and told by `explain`."""
     line = compiled.line if reason == compiled.reason else ""
-    if is_strict() and not compiled.reason and not autocast_is_on(call.x):
+    if (is_strict() or call.precision is not None) and not compiled.reason and not autocast_is_on(call.x):
         check_tensor(compiled.name, call.x)
         named = {} if call.states is None else dict(zip(call.cell.state_names, call.states))
         check_dtypes(compiled.name, compiled.dtype, compiled.device, call.x, named)
+    if not compiled.broken:  # scan says what is wrong
+        reason = elsewhere(call.precision, compiled.name, reason)
     refuse_in_strict(compiled, reason, line)
     note(Visit(call.cell, compiled, "scan", reason, line, call.x.shape[0], call.x.shape[1], call.weights))
     return by_scan(call._replace(sides=call.sides or ()))  # None would have weights drawn a second time

@@ -26,6 +26,7 @@ class Visit:
 
     beside: whether the other direction of a layer ran at the same time, in a thread of its own.
     thrifty: whether the backward pass computes again what it needs.
+    precision: that of an executor of its own; None: as the trace's weights are. error: that of int8, as measured.
     """
 
     cell: Cell
@@ -38,12 +39,15 @@ class Visit:
     weights: Weights | None
     beside: bool = False
     thrifty: bool = False
+    precision: str | None = None
+    error: float | None = None
 
 
 class _Here(threading.local):
     """What holds for the calls of this thread."""
 
     strict = 0
+    plain = False
     visits: list[Visit] | None = None
 
 
@@ -74,6 +78,21 @@ def visits() -> Iterator[list[Visit]]:
         yield _here.visits
     finally:
         _here.visits = before
+
+
+@contextlib.contextmanager
+def as_weights_are() -> Iterator[None]:
+    """Inside, layers compute as their weights are, whatever precision they name."""
+    before, _here.plain = _here.plain, True
+    try:
+        yield
+    finally:
+        _here.plain = before
+
+
+def precisions_are_off() -> bool:
+    """Whether no call of this thread computes in a precision that it names."""
+    return _here.plain
 
 
 def somebody_asks() -> bool:

@@ -1,6 +1,6 @@
 """The sequence operation as two operators of PyTorch, for those who write operations down: torch.compile, torch.export.
 
-    recurra::run(program, inputs, states, statics, lengths, reverse, keep) -> [y, *last states, what is kept]
+    recurra::run(program, inputs, states, statics, lengths, reverse, keep, precision) -> [y, *last states, what is kept]
     recurra::run_backward(...) -> [*gradients of inputs, of states, of statics]
 
 The program is its text, so that an exported file stands alone; `lengths` are data, and T and B may be anything.
@@ -21,19 +21,32 @@ from recurra.machine.blocks import Block
 from recurra.machine.operands import Unsupported
 from recurra.program.layout import Layout
 from recurra.program.parse import parse
+from recurra.unroll.precision import NARROW, refusal
+from recurra.unroll.rounding import Rounding
 from recurra.unroll.rows import Packing, pack
 
 
 class _Loaded:
     """A program's text as what runs it."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, precision: str) -> None:
         self.plan, self.backward = parse(text)
+        exact = None
+        if precision:
+            self._check(precision)
         try:
-            self.executor = native.prepare(self.plan, self.backward)
+            self.executor = native.prepare(self.plan, None if precision == "int8" else self.backward, precision)
+            exact = native.prepare(self.plan, None) if precision == "int8" else None
         except Unsupported as refused:
             raise InputError(f"This program was written for Recurra's native machine, and {refused.reason}.") from None
+        self.rounding = None if exact is None else Rounding(self.plan, exact, self.executor)
         self.states = [s.width for s in self.plan.states.values()]
+
+    def _check(self, precision: str) -> None:
+        if precision not in NARROW:
+            raise ProgramError(f"program {self.plan.name} asks for the precision {precision!r}, which there is not")
+        if told := refusal(precision):
+            raise InputError(f"This program was written for {precision!r}, and {told}. Export it in one of these.")
 
     def check(self, inputs: Sequence[Tensor], states: Sequence[Tensor], statics: Sequence[Tensor]) -> None:
         """The machine reads memory as the text says, and anybody may have written the text. Raises ProgramError."""
@@ -98,23 +111,36 @@ def run(
     lengths: Tensor | None,
     reverse: bool,
     keep: bool,
+    precision: str,
 ) -> list[Tensor]:
     """y (T, B, m), the last states (B, n), and what the backward needs, of inputs (T, B, n).
 
-    states: those to begin with; none: zeros. keep: whether a backward will follow.
+    states: those to begin with; none: zeros. keep: whether a backward will follow. precision: one that has executors
+    of its own, or "".
     """
-    loaded, rows = _loaded(program), _Rows(inputs[0], lengths, reverse)
+    loaded, rows = _loaded(program, precision), _Rows(inputs[0], lengths, reverse)
     loaded.check(inputs, states, statics)
     first = rows.sorted(states) if states else [None] * len(loaded.states)
     taken, whole = [rows.taken(t) for t in inputs], [s.contiguous() for s in statics]
+    if loaded.rounding is not None:
+        loaded.rounding.error(loaded.plan.name, statics, whole)
     y, last, saved = loaded.executor.forward(rows.layout, taken, whole, first, keep)
     size = loaded.executor.kept_size(reverse, rows.T * rows.B) if keep else 0
     return [rows.given(y), *rows.unsorted(last), saved.block.released(size) if keep else y.new_empty(0)]
 
 
 @run.register_fake
-def _(program: str, inputs: list[Tensor], *rest: Any) -> list[Tensor]:
-    loaded, x, (reverse, keep) = _loaded(program), inputs[0], rest[-2:]
+def _(
+    program: str,
+    inputs: list[Tensor],
+    states: list[Tensor],
+    statics: list[Tensor],
+    lengths: Tensor | None,
+    reverse: bool,
+    keep: bool,
+    precision: str,
+) -> list[Tensor]:
+    loaded, x = _loaded(program, precision), inputs[0]
     T, B, _ = x.shape
     size = loaded.executor.kept_size(reverse, T * B) if keep else 0
     return [
@@ -136,9 +162,10 @@ def run_backward(
     kept: Tensor,
     gradients: list[Tensor],
     needed: list[bool],
+    precision: str,
 ) -> list[Tensor]:
     """The gradients of inputs, states and statics, empty where they are not needed, from those of y and last states."""
-    loaded, rows = _loaded(program), _Rows(inputs[0], lengths, reverse)
+    loaded, rows = _loaded(program, precision), _Rows(inputs[0], lengths, reverse)
     executor, a, b = loaded.executor, len(inputs), len(inputs) + len(states)
     loaded.check(inputs, states, statics)
     loaded.check_results(inputs[0], y, gradients, kept, executor.kept_size(reverse, rows.layout.N))
@@ -169,13 +196,13 @@ def run_backward(
 
 @run_backward.register_fake
 def _(program: str, inputs: list[Tensor], states: list[Tensor], statics: list[Tensor], *rest: Any) -> list[Tensor]:
-    given = *inputs, *states, *statics
-    return [t.new_empty(t.shape if n else 0) for t, n in zip(given, rest[-1], strict=True)]
+    given, needed = (*inputs, *states, *statics), rest[5]
+    return [t.new_empty(t.shape if n else 0) for t, n in zip(given, needed, strict=True)]
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
-    program, rows, states, statics, lengths, reverse, keep = inputs
-    ctx.program, ctx.reverse, ctx.keep, ctx.ends = program, reverse, keep, (len(rows), len(rows) + len(states))
+    ctx.program, rows, states, statics, lengths, ctx.reverse, ctx.keep, ctx.precision = inputs
+    ctx.ends = len(rows), len(rows) + len(states)
     ctx.save_for_backward(lengths, output[0], output[-1], *rows, *states, *statics)
 
 
@@ -188,11 +215,12 @@ def _backward(ctx: Any, d: list[Tensor]) -> Any:
     a, b = ctx.ends
     needs = ctx.needs_input_grad
     needed = [bool(n) for group in needs[1:4] for n in group]
+    inputs, states, statics = given[:a], given[a:b], given[b:]
     found = run_backward(
-        ctx.program, given[:a], given[a:b], given[b:], lengths, ctx.reverse, y, kept, list(d[:-1]), needed
+        ctx.program, inputs, states, statics, lengths, ctx.reverse, y, kept, list(d[:-1]), needed, ctx.precision
     )
     grads = [g if n else None for g, n in zip(found, needed, strict=True)]
-    return None, grads[:a], grads[a:b], grads[b:], None, None, None
+    return None, grads[:a], grads[a:b], grads[b:], None, None, None, None
 
 
 run.register_autograd(_backward, setup_context=_setup)

@@ -1,6 +1,7 @@
 """Two calls side by side: as one operation under autograd, so that their backwards run side by side too."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -31,11 +32,10 @@ def _light(work: Work, threads: int) -> bool:
 
     Measured with two threads. More are better at whatever is outside of the loop, and at the loop where they share it.
     """
-    layout, executor = work.layout, work.compiled.executor
-    assert executor is not None
+    layout, executor = work.layout, work.way.executor
     if work.call.record is not None or work.call.thrifty or layout.B >= _FEW or layout.N <= _SHORT:
         return False
-    inside, outside = executor.weights_inside, executor.weights_outside
+    inside, outside = int(executor.weights_inside), int(executor.weights_outside)
     if threads == 2:
         return inside * work.compiled.dtype.itemsize <= _IN_CACHE
     return inside * layout.B <= _TOO_SMALL and outside <= 2 * inside
@@ -48,14 +48,13 @@ class Half:
     needs_input_grad: Sequence[bool] = ()
 
     def __init__(self, work: Work) -> None:
-        self.compiled, self.layout = work.compiled, work.layout
+        self.compiled, self.layout = work.way, work.layout
         self.ends = len(work.inputs), len(work.inputs) + len(work.first)
         self.results = 1 + len(work.first)  # the output and the last states
 
     def forward(self, given: Sequence[Any], keep: bool) -> list[Tensor]:
         """The output and the last states."""
         (a, b), executor = self.ends, self.compiled.executor
-        assert executor is not None
         y, last, self.kept = executor.forward(self.layout, given[:a], given[b:], given[a:b], keep)
         return [y, *last]
 
@@ -105,10 +104,12 @@ def run_both(one: Work, two: Work) -> tuple[tuple[Tensor, States], tuple[Tensor,
         given.append([*inputs, *work.first, *work.statics])
         halves.append(Half(work))
     graded = [torch.is_grad_enabled() and differentiable(g) for g in given]
-    if graded[0] != graded[1]:  # one operation would make all its results differentiable
+    refused = "int8" in (one.call.precision, two.call.precision) and any(graded)
+    if refused or graded[0] != graded[1]:  # one operation would make all its results differentiable
         return run(one), run(two)
-    for call, compiled, layout, *_ in (one, two):
-        note(Visit(call.cell, compiled, "native machine", "", "", layout.T, layout.B, call.weights, True))
+    for call, compiled, _, layout, *_, error in (one, two):
+        seen = Visit(call.cell, compiled, "native machine", "", "", layout.T, layout.B, call.weights, True)
+        note(replace(seen, precision=call.precision, error=error))
     if graded[0]:
         # Backwards: so gradients of what both read add up as those of two operations, the later one's first.
         got = _apply(halves[1], halves[0], len(given[1]), *given[1], *given[0])

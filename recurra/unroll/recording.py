@@ -25,6 +25,7 @@ class Recording:
     mask: Tensor | None = None
     reverse = False
     lengths: Tensor | None = None
+    dtype: torch.dtype | None = None  # of the call's x, where the call ran in another
 
     def __init__(self, shapes: Mapping[str, tuple[int, ...]], tapped: bool = False) -> None:
         self.shapes, self.tapped = dict(shapes), tapped
@@ -43,6 +44,10 @@ class Recording:
         self.seen = whole[..., m:]
         return whole[..., :m].contiguous() if self.width else whole
 
+    def cast(self, dtype: torch.dtype) -> None:
+        """What was recorded, and the gradients to come, in a dtype."""
+        self.seen, self.dtype = self.seen.to(dtype), dtype
+
     @property
     def arrived(self) -> bool:
         """Whether a backward pass has brought gradients, or there are no steps that could have any."""
@@ -51,6 +56,7 @@ class Recording:
     def gradients(self) -> tuple[Tensor, ...]:
         """dL/ds for each state, (T, B, n) or (N, n); zeros where none has come."""
         whole = [torch.zeros_like(t) if t.grad is None else t.grad.detach() for t in self.taps]
+        whole = whole if self.dtype is None else [d.to(self.dtype) for d in whole]
         return tuple(d if self.mask is None else d[self.mask] for d in whole)
 
     def rows(self) -> dict[str, Tensor]:

@@ -1,18 +1,20 @@
 """A call by its program: on the native machine, under autograd or not, or in PyTorch under a function transform."""
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from recurra.errors import kind_of
+from recurra.errors import InputError, kind_of
 from recurra.program.layout import Layout
 from recurra.unroll.call import Call, States
 from recurra.unroll.compiled import Compiled
 from recurra.unroll.function import RecordedOperation, SequenceOperation, run_in_pytorch
 from recurra.unroll.notes import RECORDING, Visit, note, somebody_asks
+from recurra.unroll.precision import NO_GRADIENTS, arithmetic, elsewhere
 from recurra.unroll.rows import Packing
 
 TENSORS = (Tensor, torch.nn.Parameter)
@@ -23,19 +25,23 @@ _apply_recorded: Callable[..., Any] = RecordedOperation.apply
 class Work(NamedTuple):
     """A call that the native machine is to run.
 
+    way      who runs the trace: in the call's precision, with the call's memory
     inputs   (N, n) each, or (T, B, n) when all sequences are as long
     first    the states to begin with, (B, n) each, as the machine reads them; None: zeros
     statics  what the program reads of the weights
     packing  how padded rows lie in the layout where they are not as long; None: as they came
+    error    of int8, as it was measured
     """
 
     call: Call
     compiled: Compiled
+    way: Any
     layout: Layout
     inputs: States
     first: Sequence[Tensor | None]
     statics: Sequence[Tensor]
     packing: Packing | None
+    error: float | None = None
 
 
 def unfit(call: Call, compiled: Compiled) -> str:
@@ -60,28 +66,38 @@ def _foreign(compiled: Compiled, t: Tensor) -> str:
 
 def run(work: Work) -> tuple[Tensor, States]:
     """Rows (N, m) and the last states, from inputs and first states that lie as the layout says."""
-    call, compiled, layout, inputs, first, statics, _ = work
+    call, compiled, way, layout, inputs, first, statics = work[:7]
     record = call.record
     if in_pytorch():
-        _note(call, compiled, layout, "PyTorch", "a function transform or forward mode is active")
-        y, after = run_in_pytorch(compiled, layout, rows(layout, inputs), first, statics)
-        return (y if record is None else record.split(y)), after
+        return _run_in_pytorch(work)
     if somebody_asks():
-        _note(call, compiled, layout, "native machine")
+        _note(call, compiled, layout, "native machine", "", work.error)
     if torch.is_grad_enabled() and (differentiable(inputs) or differentiable(statics) or differentiable(first)):
+        if call.precision == "int8":
+            raise InputError(NO_GRADIENTS)
         ends = len(inputs), len(inputs) + len(first)
         given = [*[t.contiguous() for t in rows(layout, inputs)], *first, *statics]
-        how = compiled.thrifty if call.thrifty else compiled
         if record is None or not record.names:
-            y, *last = _apply(how, layout, ends, *given)
+            y, *last = _apply(way, layout, ends, *given)
             y = y if record is None else record.split(y)
         else:
-            y, record.seen, *last = _apply_recorded(how, layout, ends, record.width, *given)
+            y, record.seen, *last = _apply_recorded(way, layout, ends, record.width, *given)
         return y, tuple(last)
-    assert compiled.executor is not None
     # the machine reads memory: that x still has two axes more than rows is all the same to it
-    y, last, _ = compiled.executor.forward(layout, [t.contiguous() for t in inputs], statics, first, False)
+    y, last, _ = way.executor.forward(layout, [t.contiguous() for t in inputs], statics, first, False)
     return (y if record is None else record.split(y)), tuple(last)
+
+
+def _run_in_pytorch(work: Work) -> tuple[Tensor, States]:
+    """The program as differentiable PyTorch, in what the call's precision means there."""
+    call, compiled, layout, inputs = work.call, work.compiled, work.layout, rows(work.layout, work.inputs)
+    reason = elsewhere(call.precision, compiled.name, "a function transform or forward mode is active")
+    _note(call, compiled, layout, "PyTorch", reason)
+    with arithmetic(call.precision, compiled.device):
+        y, after = run_in_pytorch(compiled, layout, inputs, work.first, work.statics)
+    if call.precision is not None:  # PyTorch's autocast gives some results in bf16
+        y, after = y.to(compiled.dtype), tuple(s.to(compiled.dtype) for s in after)
+    return (y if call.record is None else call.record.split(y)), after
 
 
 def in_pytorch() -> bool:
@@ -99,5 +115,8 @@ def differentiable(tensors: Iterable[Tensor | None]) -> bool:
     return any([t is not None and t.requires_grad for t in tensors])  # noqa: C419 (a list is faster)
 
 
-def _note(call: Call, compiled: Compiled, layout: Layout, executor: str, reason: str = "") -> None:
-    note(Visit(call.cell, compiled, executor, reason, "", layout.T, layout.B, call.weights, False, call.thrifty))
+def _note(
+    call: Call, compiled: Compiled, layout: Layout, executor: str, reason: str = "", error: float | None = None
+) -> None:
+    seen = Visit(call.cell, compiled, executor, reason, "", layout.T, layout.B, call.weights, False, call.thrifty)
+    note(replace(seen, precision=call.precision, error=error))

@@ -7,27 +7,36 @@ from torch import Tensor
 
 from recurra.cell import Cell, call_with, check_made_states, initial_states
 from recurra.errors import InputError
-from recurra.unroll.compiled import Weights, find
+from recurra.machine.precision import DTYPES
+from recurra.unroll.casting import weights_in
+from recurra.unroll.compiled import Compiled, Weights, find
 from recurra.unroll.door import unroll
 from recurra.unroll.notes import refuse_in_strict
+from recurra.unroll.precision import NARROW, check_here, checked
 
 
 class Stepper:
     """Runs a cell on (B, D) rows, step after step, with a snapshot of its weights.
 
-    states   (B, n) each, contiguous and written in place by every step
+    dtype    of the rows, that of the cell's weights; the precision may compute in another
+    states   (B, n) each, contiguous and written in place by every step, as they are computed
     step     step(x, y): one step from the row tensor x (B, D), contiguous, into y (B, m)
-    native   the native machine's handle, whose step(address of x, address of y) does the same; None when scan runs
+    native   the native machine's handle, whose step(address of x, address of y) does the same; None when scan runs, and
+             when rows are cast
+    error    of int8 against fp32, as `Rounding` measures it; None in other precisions
     """
 
-    def __init__(self, cell: Cell, weights: Weights | None, batch: int) -> None:
-        self.cell, self.batch = cell, batch
+    def __init__(self, cell: Cell, weights: Weights | None, batch: int, precision: str | None = None) -> None:
+        self.cell, self.batch, self.precision = cell, batch, checked(precision)
+        if precision is not None:
+            check_here(precision)
         self.native: Any = None
+        self.error: float | None = None
         self.refresh(weights)
 
     def refresh(self, weights: Weights | None, keep_states: bool = False) -> None:
         """Takes the weights as they are now. The states begin anew unless they are kept."""
-        self.compiled, tensors = find(self.cell, weights)
+        self.compiled, tensors = self._find(weights)
         if self.compiled.side_sizes:
             raise InputError(
                 f"{self.compiled.name} reads {', '.join(self.compiled.side_sizes)} beside x at every step, and a "
@@ -45,24 +54,43 @@ class Stepper:
         with torch.no_grad():
             if self.compiled.executor is None:
                 refuse_in_strict(self.compiled, self.compiled.reason, self.compiled.line)
-                self.output_size = self._by_scan(self.first_row(), self.first_states())[0].shape[1]
+                self.output_size = self._by_scan(self._row(), self.first_states())[0].shape[1]
                 return
             self._statics = [s.detach() for s in self.compiled.statics(list(self.weights.values()))]
         assert self.compiled.plan is not None
         self.output_size = self.compiled.plan.output.width
         self._layout = self.compiled.layout(1, self.batch, False)
-        session = getattr(self.compiled.executor, "session", None)
-        self.native = None if session is None else session(self.batch, self._statics, self.states)
+        name = self.precision if self.precision in NARROW else None
+        way: Any = self.compiled.way(name)
+        self._executor = way.executor
+        if name == "int8":
+            self.error = way.rounding.error(self.compiled.name, list(self.weights.values()), self._statics)
+        session = getattr(self._executor, "session", None)
+        if session is not None and self.dtype is self.compiled.dtype:
+            self.native = session(self.batch, self._statics, self.states)
+
+    def _find(self, weights: Weights | None) -> tuple[Compiled, list[Tensor]]:
+        """The trace, in the dtype of the precision, and its weights."""
+        compiled, tensors = find(self.cell, weights)
+        self.dtype = compiled.dtype
+        if self.precision is None or DTYPES[self.precision] is self.dtype:
+            return compiled, tensors
+        named = dict(zip(compiled.names, tensors, strict=True))
+        return find(self.cell, weights_in(DTYPES[self.precision], named))
 
     def first_row(self) -> Tensor:
         """A row of zeros like those that steps are given."""
+        return self._row().to(self.dtype)
+
+    def _row(self) -> Tensor:
+        """The same as it is computed with."""
         c = self.compiled
         return torch.zeros(self.batch, c.input_size, dtype=c.dtype, device=c.device)
 
     def first_states(self) -> list[Tensor]:
         """The states that the cell starts from."""
         with torch.no_grad():
-            x = self.first_row()
+            x = self._row()
             first = call_with(self.cell, self.weights, lambda: initial_states(self.cell, x, self.batch))
         if self.compiled.executor is not None:
             made = dict(zip(self.cell.state_names, first, strict=True))
@@ -81,13 +109,14 @@ class Stepper:
             self.native.step(x.data_ptr(), y.data_ptr())
             return
         with torch.no_grad():
+            x = x.to(self.compiled.dtype)
             if self.compiled.executor is None:
                 out, last = self._by_scan(x, self.states)
             else:
-                out, last, _ = self.compiled.executor.forward(self._layout, [x], self._statics, self.states, False)
+                out, last, _ = self._executor.forward(self._layout, [x], self._statics, self.states, False)
             y.copy_(out)
             self.set_states(tuple(last))
 
     def _by_scan(self, x: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        y, last = unroll(self.cell, x.unsqueeze(0), tuple(states), weights=self.weights)
+        y, last = unroll(self.cell, x.unsqueeze(0), tuple(states), weights=self.weights, precision=self.precision)
         return y[0], list(last)

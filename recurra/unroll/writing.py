@@ -13,6 +13,7 @@ from recurra.unroll.call import Call, States, drawn
 from recurra.unroll.compiled import find
 from recurra.unroll.notes import constant_to_compilers
 from recurra.unroll.operator import run
+from recurra.unroll.precision import NO_GRADIENTS
 
 
 def by_operator(call: Call) -> tuple[Tensor, States] | None:
@@ -28,6 +29,8 @@ def by_operator(call: Call) -> tuple[Tensor, States] | None:
         raise InputError(
             'memory="sqrt" is not for torch.compile and torch.export, which keep all. Set layer.memory="all".'
         )
+    if call.precision == "int8" and torch.is_grad_enabled():
+        raise InputError(NO_GRADIENTS)
     call = drawn(call)
     cell, x, name = call.cell, call.x, call.cell.full_name
     check_input(name, x, cell.input_size)
@@ -40,7 +43,8 @@ def by_operator(call: Call) -> tuple[Tensor, States] | None:
         states = list(call.first_states(x.shape[1]))
     weights = {**own_weights(cell), **(call.weights or {})}
     statics = evaluated(Listing(calls, results), weights, dtype, x.device)
-    y, *last, _ = run(program, [x, *sides], states, statics, call.lengths, call.reverse, torch.is_grad_enabled())
+    inputs, keep = [x, *sides], torch.is_grad_enabled()
+    y, *last, _ = run(program, inputs, states, statics, call.lengths, call.reverse, keep, call.precision or "")
     return y, tuple(last)
 
 
