@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from recurra.training.metrics import TIMES, Row
+from recurra.training.metrics import Row
 from recurra.training.observer import Observer, Step
 from recurra.training.run import Run
 
@@ -18,7 +18,10 @@ TINY: dict[str, Any] = {
 
 def log(folder: Path) -> list[dict[str, str]]:
     with open(folder / "metrics.csv", newline="") as file:
-        return [{n: v for n, v in row.items() if n not in TIMES} for row in csv.DictReader(file)]
+        return [
+            {n: v for n, v in row.items() if n != "seconds" and not n.endswith("_per_second")}
+            for row in csv.DictReader(file)
+        ]
 
 
 def contents(folder: Path) -> list[bytes]:

@@ -3,6 +3,7 @@
 import functools
 import io
 import json
+import math
 import re
 import signal
 import subprocess
@@ -162,9 +163,12 @@ cli.main(sys.argv[1:])
     assert done.stderr == "recurra: Interrupted before the first step; nothing was saved.\n"
 
 
-def test_a_bar_shows_a_loss_and_bits_that_agree() -> None:
-    step = Step(5, 10, 0, 9.0, 2.0, 1.0, 0.1, 1000.0, 1.0, 1.0)  # the batch's own loss is far from the smoothed one
-    assert figures(step).startswith("step 5  loss 1.386  2.000 bits/char")
+def test_a_bar_shows_a_loss_and_bits_that_agree(trained: Trained) -> None:
+    smoothed = 2 * math.log(2)
+    step = Step(
+        5, 10, 0, 9.0, 2.0, 1.0, 0.1, 1000.0, 1.0, 1.0, smoothed
+    )  # the batch's own loss is far from the smoothed one
+    assert figures(step, package.load(trained[1])).startswith("step 5  loss 1.386  2.000 bits/char")
 
 
 def test_a_command_in_the_bars_last_lines_is_not_broken(trained: Trained, tmp_path: Path) -> None:

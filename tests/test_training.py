@@ -23,7 +23,7 @@ from recurra.training.settings import describe
 
 
 def test_it_learns_and_writes_what_it_learned(trained: Run) -> None:
-    assert trained.best is not None and trained.best.bits_per_character < 0.1
+    assert trained.best is not None and trained.best.value < 0.1
     assert trained.model.generate("abc", 13, temperature=0) == "defghabcdefgh"
     assert list(trained.model.stream("abc", 5, seed=1)) == list(trained.model.generate("abc", 5, seed=1))
     assert trained.stopped == "steps"
@@ -81,7 +81,7 @@ def test_every_kind_of_network_trains_saves_and_loads(
     model = recurra.load(run.path)
     assert model.generate("ab", 30, seed=4) == run.model.generate("ab", 30, seed=4)
     assert run.best is not None
-    assert model.evaluate(text).bits_per_character == pytest.approx(run.best.bits_per_character, rel=1e-6)
+    assert model.evaluate(text).bits_per_character == pytest.approx(run.best.value, rel=1e-6)
     model.save(tmp_path / "copy")
     assert (tmp_path / "copy/model.safetensors").read_bytes() == (run.path / "best/model.safetensors").read_bytes()
 
@@ -95,9 +95,7 @@ def test_an_observer_sees_everything_in_order(text: Path, tmp_path: Path) -> Non
     assert seen.events == [*expected, "end steps"]
     for step in seen.steps:
         assert step.steps == 12 and step.loss > 0 and step.gradient_norm > 0 and step.seconds_left >= 0
-        assert step.characters_per_second > 0 and step.bits_per_character == pytest.approx(
-            step.loss / math.log(2), rel=0.2
-        )
+        assert step.units_per_second > 0 and step.training == pytest.approx(step.loss / math.log(2), rel=0.2)
 
 
 def test_a_row_sums_up_the_steps_since_the_row_before(text: Path, tmp_path: Path) -> None:
@@ -112,7 +110,7 @@ def test_a_row_sums_up_the_steps_since_the_row_before(text: Path, tmp_path: Path
         before = row.step
         n = len(steps)
         assert row.loss == pytest.approx(sum(s.loss for s in steps) / n)
-        assert row.bits_per_character == pytest.approx(row.loss / math.log(2))
+        assert row.training == pytest.approx(row.loss / math.log(2))
         assert row.gradient_norm == pytest.approx(sum(s.gradient_norm for s in steps) / n)
         assert row.clipped == pytest.approx(sum(s.gradient_norm > 0.3 for s in steps) / n)
         assert (row.learning_rate, row.epoch) == (steps[-1].learning_rate, steps[-1].epoch)
@@ -191,13 +189,13 @@ def test_without_matplotlib_there_is_no_plot_and_no_error(
 def test_validations_are_no_part_of_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
     monkeypatch.setattr(time, "perf_counter", lambda: now)
-    pace = Pace(characters=30)
+    pace = Pace()
     pace.start()
     now += 2.0
-    pace.step(1.0)
+    pace.step(1.0, work=30)
     pace.pause()
     now += 50.0
     pace.go_on()
     now += 2.0
-    pace.step(1.0)
-    assert (pace.characters_per_second, pace.elapsed) == (15.0, 54.0)
+    pace.step(1.0, work=30)
+    assert (pace.units_per_second, pace.elapsed) == (15.0, 54.0)

@@ -1,5 +1,6 @@
 """How training ends, and how it goes on: Ctrl-C, a time limit, patience, more steps."""
 
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -116,3 +117,17 @@ def test_ctrl_c_after_the_last_step_says_how_to_go_on(
         with pytest.raises(KeyboardInterrupt, match=r"Interrupted at step 12 of 12; `recurra resume .*run` goes on"):
             recurra.train(text, out=tmp_path / "run", **TINY)
     assert recurra.resume(tmp_path / "run").plot is not None
+
+
+def test_a_run_of_the_last_release_goes_on(tmp_path: Path) -> None:
+    """`models/run-1` was interrupted at step 6 of 12, when a run knew of language models only."""
+    folder = shutil.copytree(Path(__file__).parent / "models" / "run-1", tmp_path / "run")
+    before = log(folder)
+    assert isinstance(recurra.load(folder), LanguageModel)
+    run = recurra.resume(folder)
+    assert (run.stopped, run.step) == ("steps", 12) and run.best is not None
+    assert [row["step"] for row in log(folder)] == ["2", "4", "6", "8", "10", "12"]
+    assert log(folder)[:3] == before[:3]  # the fourth is the validation beside the schedule, where it was interrupted
+    assert run.history[0].training == float(before[0]["bits_per_character"])
+    values = [row.validation for row in run.history if row.validation is not None]
+    assert run.best.value == min(values)

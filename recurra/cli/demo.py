@@ -44,7 +44,7 @@ def ending(run: "Run") -> str:
     program, folder = command(), shlex.quote(str(run.path))
     picture = run.plot or "none was drawn (pip install 'recurra[plot]')"
     return f"""Bits per character by step:
-{chart([row.step for row in rows], [row.bits_per_character for row in rows])}
+{chart([row.step for row in rows], [run.measure.of(row.loss) or 0.0 for row in rows])}
 
 {run.verdict}
 

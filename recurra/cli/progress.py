@@ -1,7 +1,6 @@
 """How a run is watched: a bar with numbers and samples in a terminal, plain lines elsewhere, JSON lines on request."""
 
 import json
-import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from recurra.cli.typed import typeable
 from recurra.training.observer import Observer, PlainProgress, Step
 
 if TYPE_CHECKING:
+    from recurra.tasks.model import Model
     from recurra.training.metrics import Row
     from recurra.training.run import Run
 
@@ -49,16 +49,18 @@ class Bar(Observer):
 
     def on_start(self, run: "Run") -> None:
         self._print(f"[bold]{escape(described(run))}[/bold]")
+        for note in run.notes:
+            self._print(escape(note))
 
     def on_step(self, run: "Run", step: Step) -> None:
         done = step.seconds / (step.seconds + step.seconds_left) if step.seconds_left else 1
-        self._progress.update(self._task, completed=done, description=figures(step))
+        self._progress.update(self._task, completed=done, description=figures(step, run.model))
 
     def on_validate(self, run: "Run", row: "Row") -> None:
         if row.validation is None:
             return
         best = ", the best so far" if run.best is not None and run.best.step == row.step else ""
-        self._print(f"step {row.step}: {row.validation:.3f} bits per character on text it has not seen{best}")
+        self._print(f"step {row.step}: {run.measure.say(row.validation)} on text it has not seen{best}")
 
     def on_sample(self, run: "Run", text: str) -> None:
         self._print(f"[dim]{escape(text.strip())}[/dim]\n")
@@ -76,10 +78,14 @@ class JsonLines(Observer):
     """One JSON object a line on standard output, each with its `event`."""
 
     def on_start(self, run: "Run") -> None:
-        self._write("start", path=str(run.path), step=run.step, steps=run.steps, baselines=run.baselines)
+        facts = {"path": str(run.path), "step": run.step, "steps": run.steps, "baselines": run.baselines}
+        self._write("start", **facts, **({"notes": run.notes} if run.notes else {}))
 
     def on_validate(self, run: "Run", row: "Row") -> None:
-        self._write("validate", **asdict(row))
+        from recurra.training.metrics import columns
+
+        fields = asdict(row)
+        self._write("validate", **{column: fields[name] for name, column in columns(run.model).items()})
 
     def on_sample(self, run: "Run", text: str) -> None:
         self._write("sample", step=run.step, text=text)
@@ -91,7 +97,7 @@ class JsonLines(Observer):
             step=run.step,
             steps=run.steps,
             stopped=run.stopped,
-            best=None if run.best is None else asdict(run.best),
+            best=None if run.best is None else {"step": run.best.step, run.measure.key: run.best.value},
             baselines=run.baselines,
             verdict=run.verdict,
             plot=None if run.plot is None else str(run.plot),
@@ -103,15 +109,15 @@ class JsonLines(Observer):
 
 def described(run: "Run") -> str:
     """What is about to be trained, in one line."""
-    sizes = run.model.sizes
-    layers = f"{sizes.layers} {sizes.cell.upper()} layer{'s' if sizes.layers > 1 else ''} of {sizes.hidden} units"
-    return f"{layers}, {run.model.parameters:,} parameters, {run.steps:,} steps. Run folder: {run.path}"
+    parameters = f"{run.model.parameters:,} parameters"
+    return f"{run.model.description}, {parameters}, {run.steps:,} steps. Run folder: {run.path}"
 
 
-def figures(step: Step) -> str:
-    """The numbers beside the bar; the loss is smoothed as bits per character are, so that the two agree."""
+def figures(step: Step, model: "Model") -> str:
+    """The numbers beside the bar; the loss is smoothed as the measure is, so that the two agree."""
+    measured = "" if step.training is None else f"{model.measure.figure(step.training)} {model.measure.short}  "
     minutes, seconds = divmod(round(step.seconds_left), 60)
     return (
-        f"step {step.step}  loss {step.bits_per_character * math.log(2):.3f}  {step.bits_per_character:.3f} bits/char  "
-        f"{step.characters_per_second:,.0f} chars/s  {minutes}:{seconds:02} left"
+        f"step {step.step}  loss {step.smoothed:.3f}  {measured}"
+        f"{step.units_per_second:,.0f} {model.unit_short}/s  {minutes}:{seconds:02} left"
     )

@@ -14,7 +14,9 @@ class Point(Protocol):
     @property
     def step(self) -> int: ...
     @property
-    def bits_per_character(self) -> float: ...
+    def loss(self) -> float: ...
+    @property
+    def training(self) -> float | None: ...
     @property
     def validation(self) -> float | None: ...
 
@@ -56,8 +58,13 @@ def plot_gradients(path: Path, norms: Mapping[str, Sequence[float]]) -> Path | N
     return path
 
 
-def plot_loss(path: Path, rows: Sequence[Point], baselines: Mapping[str, float]) -> Path | None:
-    """Training and validation in bits per character against steps, with a level for each baseline; PNG at `path`."""
+def plot_loss(
+    path: Path, rows: Sequence[Point], baselines: Mapping[str, float], label: str = "bits per character"
+) -> Path | None:
+    """Training and validation against steps in the measure `label`, with a level for each baseline; PNG at `path`.
+
+    Where training has no figure of that measure, its loss is drawn with an axis of its own at the right.
+    """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
@@ -68,19 +75,23 @@ def plot_loss(path: Path, rows: Sequence[Point], baselines: Mapping[str, float])
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    axes.plot(
-        [r.step for r in rows], [r.bits_per_character for r in rows], color="tab:blue", alpha=0.5, label="training"
-    )
+    trained = [r.training for r in rows if r.training is not None]
+    if trained:
+        axes.plot([r.step for r in rows], trained, color="tab:blue", alpha=0.5, label="training")
+    else:
+        beside = axes.twinx()
+        beside.plot([r.step for r in rows], [r.loss for r in rows], color="tab:orange", alpha=0.5)
+        beside.set_ylabel("training loss (nats), orange")
     validated = [(r.step, r.validation) for r in rows if r.validation is not None]
     axes.plot(*zip(*validated, strict=True), color="tab:blue", marker="o", markersize=3, label="validation")
     for (name, level), line in zip(baselines.items(), (":", "-.", "--", (0, (1, 3))), strict=False):
         axes.axhline(level, color="tab:gray", linestyle=line, linewidth=1, label=f"{name} {level:.2f}")
-    lowest = min(r.bits_per_character for r in rows)
-    highest = max(r.bits_per_character for r in rows[len(rows) // 50 :])  # the first steps would flatten all others
-    shown = [lowest, highest, *(bits for _, bits in validated), *baselines.values()]
-    axes.set_ylim(min(shown) - 0.1, max(shown) + 0.1)
+    late = trained[len(trained) // 50 :]  # the first steps would flatten all others
+    shown = [*late, *([min(trained)] if trained else []), *(v for _, v in validated), *baselines.values()]
+    margin = 0.1 if trained else 0.02
+    axes.set_ylim(min(shown) - margin, max(shown) + margin)
     axes.set_xlabel("step")
-    axes.set_ylabel("bits per character")
+    axes.set_ylabel(label)
     axes.legend(frameon=False)
     figure.savefig(path, dpi=120)
     return path

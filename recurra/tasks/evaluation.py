@@ -3,6 +3,16 @@
 import math
 from dataclasses import dataclass, field
 
+from recurra.tasks import measure
+from recurra.tasks.measure import Measure
+
+
+def _bits(nats: float) -> float:
+    return nats / math.log(2)
+
+
+BITS = Measure("bits per character", "bits/char", lower_is_better=True, of_loss=_bits)
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -18,7 +28,7 @@ class Evaluation:
     @property
     def bits_per_character(self) -> float:
         """The loss in bits: -log2 p, averaged."""
-        return self.loss / math.log(2)
+        return _bits(self.loss)
 
     @property
     def verdict(self) -> str:
@@ -41,20 +51,7 @@ class Evaluation:
 
 def verdict(bits: float, baselines: dict[str, float]) -> str:
     """Who is ahead, the model or one of the baselines, with everyone's bits per character; equal figures are level."""
-    if not baselines:
-        return f"The model has {bits:.3f} bits per character; there is no baseline to compare it with."
-    figures = {name: round(value, 3) + 0.0 for name, value in {"the model": bits, **baselines}.items()}  # no -0.000
-    least = min(figures.values())
-    *more, last = [_the(name) for name, value in figures.items() if value == least]
-    first = f"{', '.join(more)} and {last}" if more else last
-    others = ", ".join(f"{n} {v:.3f}" for n, v in sorted(figures.items(), key=lambda row: row[1]) if v > least)
-    behind = f"; behind {'them' if more else 'it'} {others}" if others else ""
-    ahead = "are level" if more else "is ahead"
-    return f"{first[0].upper()}{first[1:]} {ahead} with {least:.3f} bits per character{behind}."
-
-
-def _the(name: str) -> str:
-    return f"the {name.removeprefix('the ')}"
+    return measure.verdict(bits, baselines, BITS)
 
 
 def _characters(count: int) -> str:

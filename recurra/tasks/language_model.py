@@ -18,8 +18,10 @@ from recurra.data.demo import DEMO, demo_text
 from recurra.data.text import UNKNOWN, Text, Vocabulary, read_text
 from recurra.errors import DataError, FileError, InputError, kind_of
 from recurra.tasks.decoding import Decoder, check_length, check_prompt
-from recurra.tasks.evaluation import Evaluation, verdict
-from recurra.tasks.language import LanguageNetwork, Sizes, State, measure
+from recurra.tasks.evaluation import BITS, Evaluation, verdict
+from recurra.tasks.language import LanguageNetwork, Sizes, State
+from recurra.tasks.language import measure as measure_loss
+from recurra.tasks.measure import Measure
 from recurra.tasks.model import Model
 from recurra.tasks.ngram import NGram
 
@@ -60,6 +62,9 @@ class LanguageModel(Model):
     """A character model of a text: `generate`, `stream`, `evaluate`, `bits_per_character`, `save`."""
 
     task: ClassVar[str] = "language"
+    measure: ClassVar[Measure] = BITS
+    unit: ClassVar[str] = "characters"
+    unit_short: ClassVar[str] = "chars"
     network: LanguageNetwork
 
     def __init__(
@@ -75,9 +80,9 @@ class LanguageModel(Model):
         self.settings, self.data, self.result = settings or {}, data, result
 
     @property
-    def parameters(self) -> int:
-        """How many numbers training has set."""
-        return sum(p.numel() for p in self.network.parameters())
+    def description(self) -> str:
+        sizes = self.sizes
+        return f"{sizes.layers} {sizes.cell.upper()} layer{'s' if sizes.layers > 1 else ''} of {sizes.hidden} units"
 
     # ------------------------------------------------------------------------------------------------------- writing
 
@@ -149,7 +154,7 @@ class LanguageModel(Model):
 
     def bits_per_character(self, text: str) -> float:
         """Mean of -log2 p(c_t | c_{<t}) over all characters of `text` but the first."""
-        return measure(self.network, self.vocabulary.encode(text)) / math.log(2)
+        return measure_loss(self.network, self.vocabulary.encode(text)) / math.log(2)
 
     def evaluate(self, data: str | os.PathLike[str] | Text) -> Evaluation:
         """Measures the model on a text (a path, `demo`, or a Text) beside unigram, 3-gram and 5-gram models.
@@ -175,7 +180,7 @@ class LanguageModel(Model):
                 "there."
             )
         return Evaluation(
-            loss=measure(self.network, self.vocabulary.encode(part.content)),
+            loss=measure_loss(self.network, self.vocabulary.encode(part.content)),
             characters=len(part) - 1,
             text=part.name,
             unknown=self.vocabulary.unknown(part.content),

@@ -1,7 +1,6 @@
 """What the training loop asks of language modelling: batches, loss, validation, samples, and the model to save."""
 
 import math
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -11,18 +10,20 @@ from recurra.data.keys import key
 from recurra.data.text import Stream, Text, Vocabulary
 from recurra.tasks.language import LanguageNetwork, Sizes, State, measure
 from recurra.tasks.language_model import DataCard, LanguageModel, Result, Settings, baseline_models
+from recurra.tasks.task import Task
 
 _VALIDATION_CHARACTERS = 100_000  # validations while training read at most so many characters of the validation text
 
 
-class LanguageTask:
+class LanguageTask(Task):
     """A text to learn, split into a part to train on and, at its end, a part kept for validation.
 
     Truncated backpropagation through time: windows of one epoch follow one another along the text and each starts from
     the state the last one ended with, cut from its gradient. An epoch starts from zeros.
     """
 
-    name: ClassVar[str] = "language"
+    model: LanguageModel
+    network: LanguageNetwork
 
     def __init__(
         self,
@@ -54,9 +55,8 @@ class LanguageTask:
         """Batches of one epoch."""
         return self._stream.windows
 
-    @property
-    def characters(self) -> int:
-        """Characters of one batch."""
+    def work(self, epoch: int, index: int) -> int:
+        """Characters of a batch."""
         return self._stream.batch * self._stream.window
 
     def loss(self, epoch: int, index: int, state: State | None) -> tuple[Tensor, State]:
@@ -77,10 +77,5 @@ class LanguageTask:
         self.baselines = {name: model.bits_per_character(self._kept) for name, model in models.items()}
         return self.baselines
 
-    def sample(self, length: int, temperature: float, seed: int) -> str:
-        """What the model writes now."""
-        return self.model.generate("", length, temperature, seed=seed)
-
-    def note(self, step: int, bits: float | None) -> None:
-        """Writes into the model what training has reached."""
-        self.model.result = Result(step, bits, self.baselines)
+    def note(self, step: int, value: float | None) -> None:
+        self.model.result = Result(step, value, self.baselines)

@@ -11,6 +11,7 @@ from torch import nn
 
 from recurra import files
 from recurra.errors import FileError, InputError
+from recurra.tasks.measure import Measure
 
 TASKS = {
     "language": ("recurra.tasks.language_model", "LanguageModel")
@@ -21,7 +22,20 @@ class Model(ABC):
     """A trained model of one task: its network and all that is needed to use it, saved in one folder of plain data."""
 
     task: ClassVar[str]
+    measure: ClassVar[Measure]  # what validation in training gives
+    unit: ClassVar[str]  # what its work is counted in: "characters"
+    unit_short: ClassVar[str]  # the same beside a progress bar: "chars"
     network: nn.Module
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers training has set."""
+        return sum(p.numel() for p in self.network.parameters())
+
+    @property
+    @abstractmethod
+    def description(self) -> str:
+        """The network in a few words: "2 LSTM layers of 512 units"."""
 
     @abstractmethod
     def evaluate(self, data: Any) -> Any:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from recurra import files
 from recurra.errors import FileError
-from recurra.tasks.language_model import LanguageModel
+from recurra.tasks.model import Model
 from recurra.training.config import CONFIG
 from recurra.training.settings import CHANGEABLE, Settings
 
@@ -35,7 +35,7 @@ class Position(msgspec.Struct, forbid_unknown_fields=True):
     clipped: int = 0
     gathered: int = 0  # steps in these sums
     best_step: int = 0
-    best_bits: float | None = None
+    best: float | None = msgspec.field(default=None, name="best_bits")  # its name when language was the only task
     stale: int = 0  # validations since the best one
     metrics_bytes: int = 0
     seconds: float = 0.0  # of training
@@ -43,7 +43,7 @@ class Position(msgspec.Struct, forbid_unknown_fields=True):
 
 def write_checkpoint(
     folder: Path,
-    model: LanguageModel,
+    model: Model,
     optimiser: torch.optim.Optimizer,
     position: Position,
     state: tuple[Tensor, ...] | None,

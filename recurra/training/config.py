@@ -16,12 +16,12 @@ CONFIG = "config.toml"
 
 
 class Data(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The text of a run: where it is, what its name was when it was given, and its digest."""
+    """The data of a run: where it is, what its name was when it was given, its digest, and how much it holds."""
 
     path: str
     name: str
-    characters: int
     sha256: str
+    characters: int | None = None  # of a text
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

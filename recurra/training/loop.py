@@ -10,16 +10,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from recurra import files
 from recurra.data.keys import key
 from recurra.errors import FileError, TrainingError
-from recurra.tasks.language_task import LanguageTask
+from recurra.tasks.task import State, Task
 from recurra.training.checkpoint import LAST, Position, read_checkpoint, write_checkpoint
 from recurra.training.finite import all_finite, first_broken_gradient, first_broken_layer
 from recurra.training.interrupt import Interrupt
-from recurra.training.metrics import Metrics, Row
+from recurra.training.metrics import Metrics, Row, columns
 from recurra.training.observer import Observer, Step
 from recurra.training.optimiser import optimiser
 from recurra.training.pace import Pace
@@ -34,22 +33,24 @@ SAMPLES = "samples"
 class Trainer:
     """One run in training."""
 
-    def __init__(self, folder: Path, task: LanguageTask, settings: Settings, observer: Observer) -> None:
+    def __init__(self, folder: Path, task: Task, settings: Settings, observer: Observer) -> None:
         self.folder, self.task, self.settings = folder, task, settings
         self.observer = observer
-        self.metrics = Metrics(folder)
+        self.metrics = Metrics(folder, columns(task.model))
         self.optimiser = optimiser(task.network, settings)
         self.position = Position()
-        self.state: tuple[Tensor, ...] | None = None
+        self.state: State | None = None
         self.saved = 0  # step of the latest checkpoint
         self.seconds = 0.0  # of training, before this command
-        self.pace = Pace(task.characters)
+        self.pace = Pace()
         self.run = Run(folder, settings, task.model, task.batches, self.metrics.rows, task.baselines)
+        self.run.notes = task.notes
 
     def begin(self) -> None:
         """Step 0, saved, so that there is something to resume from at any moment."""
         self.metrics.begin()
-        (self.folder / SAMPLES).mkdir(exist_ok=True)
+        if self.settings.sample_length is not None:
+            (self.folder / SAMPLES).mkdir(exist_ok=True)
         self._save()
 
     def restore(self) -> None:
@@ -131,7 +132,7 @@ class Trainer:
         position.clipped += bool(self.settings.clip and norm > self.settings.clip)
         position.gathered += 1
         self.run.step = position.step
-        self._show(value, norm, rate, epoch)
+        self._show(value, norm, rate, epoch, self.task.work(epoch, index))
 
     def _clip(self) -> float:
         """Scales a long gradient down to `clip` (Pascanu et al. 2013, arXiv:1211.5063); gives its norm before."""
@@ -141,7 +142,7 @@ class Trainer:
             self._fail(f"The gradient became {norm} at step {self.position.step + 1}, first in {where}")
         return norm
 
-    def _explain_loss(self, value: float, epoch: int, index: int, before: tuple[Tensor, ...] | None) -> None:
+    def _explain_loss(self, value: float, epoch: int, index: int, before: State | None) -> None:
         torch.manual_seed(key(self.settings.seed, "step", self.position.step))
         layer = first_broken_layer(self.task.network, lambda: self.task.forward(epoch, index, before))
         where = f"the first such value leaves {layer}" if layer else "every layer is finite, only the loss is not"
@@ -154,9 +155,9 @@ class Trainer:
             f"learning_rate below {self.settings.learning_rate:g} or with {clip}."
         )
 
-    def _show(self, value: float, norm: float, rate: float, epoch: int) -> None:
+    def _show(self, value: float, norm: float, rate: float, epoch: int, work: int) -> None:
         pace = self.pace
-        pace.step(value)
+        pace.step(value, work)
         left = (self.run.steps - self.position.step) * pace.seconds_per_step
         if self.settings.time_limit:
             left = min(left, max(0.0, self.settings.time_limit - pace.elapsed))
@@ -165,12 +166,13 @@ class Trainer:
             self.run.steps,
             epoch,
             value,
-            pace.loss / math.log(2),
+            self.task.measure.of(pace.loss),
             norm,
             rate,
-            pace.characters_per_second,
+            pace.units_per_second,
             pace.elapsed,
             left,
+            pace.loss,
         )
         self.observer.on_step(self.run, step)
 
@@ -179,11 +181,11 @@ class Trainer:
     def _validate(self) -> None:
         """Best, row, sample and last of a step that is due for validation; a kill may cut anywhere between."""
         self.pace.pause()
-        bits, row = self._measure()
+        value, row = self._measure()
         position = self.position
-        if position.best_bits is None or bits < position.best_bits:
-            position.best_bits, position.best_step, position.stale = bits, position.step, 0
-            self._save_best(bits)
+        if position.best is None or self.task.measure.better(value, position.best):
+            position.best, position.best_step, position.stale = value, position.step, 0
+            self._save_best(value)
         else:
             position.stale += 1
         self.metrics.add(row)
@@ -202,56 +204,56 @@ class Trainer:
         if self.position.step == 0 or (self.position.gathered == 0 and rows and rows[-1].validation is not None):
             return
         gathered = self.position.gathered
-        bits, row = self._measure()
+        value, row = self._measure()
         if not gathered:  # these steps have a row already: their figures hold for this one too
-            row = replace(rows[-1], validation=bits)
-        if self.run.best is None or bits < self.run.best.bits_per_character:
-            self.run.best = Best(self.position.step, bits)
-            self._save_best(bits)
+            row = replace(rows[-1], validation=value)
+        if self.run.best is None or self.task.measure.better(value, self.run.best.value):
+            self.run.best = Best(self.position.step, value)
+            self._save_best(value)
         self.metrics.add(row)
         self.observer.on_validate(self.run, row)
         self._sample()
 
     def _measure(self) -> tuple[float, Row]:
-        bits = self.task.validate()
-        if not math.isfinite(bits) or not all_finite(tuple(self.task.network.parameters())):
+        value = self.task.validate()
+        if not math.isfinite(value) or not all_finite(tuple(self.task.network.parameters())):
             weight = next((n for n, p in self.task.network.named_parameters() if not all_finite(p)), None)
             where = f"weight '{weight}' is no longer finite" if weight else "every weight is finite"
-            self._fail(f"Validation gave {bits} bits per character at step {self.position.step}: {where}")
-        return bits, self._row(bits)
+            self._fail(f"Validation gave {value} {self.task.measure.name} at step {self.position.step}: {where}")
+        return value, self._row(value)
 
     def _row(self, validation: float | None) -> Row:
         """The row of the steps since the last one, whose sums begin anew."""
         position = self.position
         n = max(1, position.gathered)
+        loss = position.loss_sum / n
         row = Row(
             position.step,
             (position.step - 1) // self.task.batches,
             learning_rate(self.settings, position.step - 1),
-            position.loss_sum / n,
-            position.loss_sum / n / math.log(2),
+            loss,
+            self.task.measure.of(loss),
             position.norm_sum / n,
             position.clipped / n,
             validation,
             round(self.seconds + self.pace.elapsed, 3),
-            round(self.pace.characters_per_second, 1),
+            round(self.pace.units_per_second, 1),
         )
         position.loss_sum, position.norm_sum, position.clipped, position.gathered = 0.0, 0.0, 0, 0
         return row
 
     def _sample(self) -> None:
-        if not self.settings.sample_length:
+        length, temperature = self.settings.sample_length, self.settings.temperature
+        if not length or temperature is None:  # no samples wanted, or a task that does not write
             return
         step = self.position.step
-        text = self.task.sample(
-            self.settings.sample_length, self.settings.temperature, key(self.settings.seed, "sample", step)
-        )
+        text = self.task.sample(length, temperature, key(self.settings.seed, "sample", step))
         files.write_file(self.folder / SAMPLES / f"step-{step:06d}.txt", (text + "\n").encode())
         self.run.sample = text
         self.observer.on_sample(self.run, text)
 
-    def _save_best(self, bits: float) -> None:
-        self.task.note(self.position.step, bits)
+    def _save_best(self, value: float) -> None:
+        self.task.note(self.position.step, value)
         self.task.model.save(self.folder / BEST)
 
     def _save(self) -> None:
@@ -267,5 +269,5 @@ class Trainer:
     def _report(self) -> None:
         position = self.position
         self.run.step = position.step
-        if position.best_bits is not None:
-            self.run.best = Best(position.best_step, position.best_bits)
+        if position.best is not None:
+            self.run.best = Best(position.best_step, position.best)

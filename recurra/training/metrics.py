@@ -1,4 +1,7 @@
-"""`metrics.csv`: one row every few steps. The last two columns are times; all others are the same in every rerun."""
+"""`metrics.csv`: one row every few steps. The last two columns are times; all others are the same in every rerun.
+
+Two columns are called after the task: its measure, and the unit of its work.
+"""
 
 import csv
 import os
@@ -9,9 +12,9 @@ import msgspec
 
 from recurra import files
 from recurra.errors import FileError
+from recurra.tasks.model import Model
 
 METRICS = "metrics.csv"
-TIMES = ("seconds", "characters_per_second")
 
 
 @dataclass(frozen=True)
@@ -21,20 +24,30 @@ class Row:
     step: int
     epoch: int
     learning_rate: float
-    loss: float  # mean over the steps since the row before, nats per character
-    bits_per_character: float  # the same in bits
+    loss: float  # mean over the steps since the row before, nats
+    training: float | None  # the same as the task's measure has it; None where the loss does not tell
     gradient_norm: float  # mean, before clipping
     clipped: float  # share of the steps whose gradient was longer than `clip`
-    validation: float | None  # bits per character on the validation text, in rows that have one
+    validation: float | None  # the task's measure on the validation data, in rows that have one
     seconds: float  # of training, since the run began
-    characters_per_second: float
+    units_per_second: float
+
+
+def columns(model: Model) -> dict[str, str]:
+    """The fields of a row that a task has, and what they are called in its files: `training` after its measure."""
+    names = {field.name: field.name for field in fields(Row)}
+    names["training"], names["units_per_second"] = model.measure.key, f"{model.unit}_per_second"
+    if model.measure.of_loss is None:
+        del names["training"]
+    return names
 
 
 class Metrics:
     """The file, written row by row, and the rows."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, names: dict[str, str]) -> None:
         self.path = folder / METRICS
+        self.names = names  # field of a row: its column
         self.rows: list[Row] = []
 
     @property
@@ -45,7 +58,7 @@ class Metrics:
     def begin(self) -> None:
         """An empty table."""
         self.rows.clear()
-        files.write_file(self.path, (",".join(f.name for f in fields(Row)) + "\n").encode())
+        files.write_file(self.path, (",".join(self.names.values()) + "\n").encode())
 
     def cut(self, size: int) -> None:
         """Goes back to the first `size` bytes, those that a checkpoint knows of, and reads their rows."""
@@ -59,14 +72,14 @@ class Metrics:
         with open(self.path, newline="") as file:
             table = list(csv.DictReader(file))
         try:
-            rows = [{name: value or None for name, value in line.items()} for line in table]
+            rows = [{"training": None} | {name: line[n] or None for name, n in self.names.items()} for line in table]
             self.rows[:] = msgspec.convert(rows, list[Row], strict=False)
-        except (msgspec.ValidationError, AttributeError) as error:
+        except (msgspec.ValidationError, AttributeError, KeyError) as error:
             raise FileError(f"{self.path}: a field is not as it must be: {error}; train again.") from None
 
     def add(self, row: Row) -> None:
         """Writes a row at the end of the file."""
-        values = (getattr(row, f.name) for f in fields(Row))
+        values = (getattr(row, name) for name in self.names)
         with open(self.path, "a", newline="") as file:
             csv.writer(file, lineterminator="\n").writerow("" if v is None else repr(v) for v in values)
         self.rows.append(row)

@@ -17,20 +17,21 @@ class Step:
     step: int  # updates so far, this one included
     steps: int  # updates at the end
     epoch: int
-    loss: float  # of this batch, nats per character
-    bits_per_character: float  # of the last batches, smoothed
+    loss: float  # of this batch, nats
+    training: float | None  # loss of the last batches, smoothed, as the task's measure has it; None where it has none
     gradient_norm: float
     learning_rate: float
-    characters_per_second: float  # of the last batches, validation left out
+    units_per_second: float  # of the last batches, in the model's unit, validation left out
     seconds: float  # since this command began to train
     seconds_left: float  # until the last step or the time limit, whichever comes first
+    smoothed: float  # loss of the last batches, nats
 
 
 class Observer:
     """Override what you want to see; every method does nothing by itself."""
 
     def on_start(self, run: "Run") -> None:
-        """Before the first step; `run.baselines`, `run.settings` and `run.step` are known."""
+        """Before the first step; `run.baselines`, `run.notes`, `run.settings` and `run.step` are known."""
 
     def on_step(self, run: "Run", step: Step) -> None:
         """After each update."""
@@ -52,14 +53,21 @@ class PlainProgress(Observer):
         self._last: Step | None = None
         self._spell = spell
 
+    def on_start(self, run: "Run") -> None:
+        for note in run.notes:
+            self._say(note)
+
     def on_step(self, run: "Run", step: Step) -> None:
         self._last = step
 
     def on_validate(self, run: "Run", row: "Row") -> None:
+        assert row.validation is not None  # that is what it is called for
         left = f", {self._last.seconds_left:.0f} s left" if self._last else ""
+        shown = "" if row.training is None else f", {run.measure.say(row.training)}"
+        reached = run.measure.figure(row.validation) if shown else run.measure.say(row.validation)
         self._say(
-            f"step {row.step} of {run.settings.steps}: loss {row.loss:.3f}, {row.bits_per_character:.3f} bits per "
-            f"character, validation {row.validation:.3f}, {row.characters_per_second:,.0f} characters a second{left}"
+            f"step {row.step} of {run.settings.steps}: loss {row.loss:.3f}{shown}, validation {reached}, "
+            f"{row.units_per_second:,.0f} {run.model.unit} a second{left}"
         )
 
     def on_end(self, run: "Run") -> None:

@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from recurra.tasks.evaluation import verdict
-from recurra.tasks.language_model import LanguageModel
+from recurra.tasks.measure import Measure, verdict
+from recurra.tasks.model import Model
 from recurra.training.metrics import Row
 from recurra.training.settings import Settings
 
@@ -14,7 +14,7 @@ class Best:
     """The best validation of a run."""
 
     step: int
-    bits_per_character: float
+    value: float  # as the task's measure has it
 
 
 @dataclass
@@ -27,15 +27,21 @@ class Run:
 
     path: Path
     settings: Settings
-    model: LanguageModel
+    model: Model
     batches: int  # steps of one epoch
     history: list[Row] = field(default_factory=list)
-    baselines: dict[str, float] = field(default_factory=dict)  # bits per character of the n-gram models
+    baselines: dict[str, float] = field(default_factory=dict)  # figures of the models to be beaten
     best: Best | None = None
     step: int = 0
     stopped: str = ""  # why it ended: "steps", "time limit", "patience", "interrupt"
     plot: Path | None = None
-    sample: str = ""  # the latest sample
+    sample: str = ""  # the latest sample, from the tasks that write
+    notes: tuple[str, ...] = ()  # what was found in the data, a sentence each
+
+    @property
+    def measure(self) -> Measure:
+        """What validations give."""
+        return self.model.measure
 
     @property
     def steps(self) -> int:
@@ -44,10 +50,10 @@ class Run:
 
     @property
     def verdict(self) -> str:
-        """One line that says plainly who is ahead, the model or an n-gram model."""
+        """One line that says plainly who is ahead, the model or one of those to be beaten."""
         if self.best is None:
             return "There was no validation yet."
-        return verdict(self.best.bits_per_character, self.baselines)
+        return verdict(self.best.value, self.baselines, self.measure)
 
     @property
     def summary(self) -> str:

@@ -1,6 +1,5 @@
 """train() and resume(): from what a person gives to a Run."""
 
-import dataclasses
 import importlib.metadata
 import os
 import re
@@ -16,24 +15,21 @@ import msgspec
 import torch
 
 from recurra import files
-from recurra.data.demo import DEMO
-from recurra.data.text import Text, Vocabulary
+from recurra.data.text import Text
 from recurra.diagnostics.plots import plot_loss
-from recurra.errors import DataError, FileError, InputError, kind_of
-from recurra.tasks.language import LanguageNetwork, Sizes
-from recurra.tasks.language_model import LanguageModel, as_text
-from recurra.tasks.language_task import LanguageTask
-from recurra.tasks.model import find
+from recurra.errors import FileError, InputError, kind_of
+from recurra.tasks.model import load
 from recurra.training.checkpoint import LAST, read_position
-from recurra.training.config import CONFIG, Config, Data, read_config, write_config
+from recurra.training.config import CONFIG, Config, read_config, write_config
+from recurra.training.language import LanguageSetup
 from recurra.training.lock import LOCK, alone
 from recurra.training.loop import Trainer
 from recurra.training.observer import Observer, PlainProgress
 from recurra.training.run import Run
-from recurra.training.settings import CHANGEABLE, Settings, complete, settings
+from recurra.training.settings import CHANGEABLE, Settings, settings
+from recurra.training.setup import Setup, with_threads
 
-TASKS = ("language",)
-_COPY = "data.txt"  # in the run folder, when the text came from no file
+SETUPS: dict[str, type[Setup]] = {"language": LanguageSetup}
 
 
 def train(
@@ -52,24 +48,18 @@ def train(
     Ctrl-C saves and then raises KeyboardInterrupt. Errors: InputError (a setting), DataError (the text), FileError
     (the run folder cannot be written), TrainingError (the loss is no longer a number; the last good checkpoint stays).
     """
-    if task not in TASKS:
-        raise InputError(f"task={task!r} is unknown; this release has {', '.join(TASKS)}.")
+    if task not in SETUPS:
+        raise InputError(f"task={task!r} is unknown; this release has {', '.join(SETUPS)}.")
     _check_observer(observer)
     wanted = settings(**given)
-    text = as_text(data)
-    if text.content.isspace():
-        raise DataError(f"{text.name} holds nothing but white space; give a text of at least some thousand characters.")
-    part = text.split(wanted.validation)[0].content
-    symbols = len(Vocabulary(part))
-    full = complete(wanted, len(part), symbols)
-    _check_memory(full, symbols)
-    full = msgspec.structs.replace(full, threads=full.threads or torch.get_num_threads())
+    setup = SETUPS[task].of(data, wanted)
+    full = with_threads(setup.complete(wanted))
     with _environment(full):
-        language = _task(text, full)
-        folder = _new_folder(out, text.name)
+        made = setup.task(full)
+        folder = _new_folder(out, setup.name)
         with alone(folder), _all_or_nothing(folder):  # in this order: a folder that another process holds stays
-            trainer = Trainer(folder, language, full, observer or _default_observer())
-            write_config(folder, Config(task, _version(), str(torch.__version__), _record(folder, data, text), full))
+            trainer = Trainer(folder, made, full, observer or _default_observer())
+            write_config(folder, Config(task, _version(), str(torch.__version__), setup.record(folder), full))
             return _run(trainer, fresh=True)
 
 
@@ -92,12 +82,16 @@ def _resume(folder: Path, observer: Observer | None, changes: dict[str, Any]) ->
     full = _changed(config.settings, changes)
     if "steps" in changes and files.is_folder(folder / LAST):
         _not_behind(folder, full)
-    text = _text_again(folder, config)
+    if config.task not in SETUPS:
+        raise FileError(
+            f"{folder / CONFIG}: field 'task' is {config.task!r} but this release knows {', '.join(SETUPS)}."
+        )
+    setup = SETUPS[config.task].again(folder, config)
     with _environment(full):
-        language = _task(text, full)
+        task = setup.task(full)
         if full != config.settings:
             write_config(folder, msgspec.structs.replace(config, settings=full))
-        trainer = Trainer(folder, language, full, observer or _default_observer())
+        trainer = Trainer(folder, task, full, observer or _default_observer())
         return _run(trainer, fresh=not files.is_folder(folder / LAST))
 
 
@@ -110,8 +104,8 @@ def _run(trainer: Trainer, fresh: bool) -> Run:
         if fresh:
             trainer.begin()
         trainer.train()
-        run.plot = plot_loss(run.path / "loss.png", run.history, run.baselines)
-        run.model = LanguageModel.from_folder(files.read_folder(find(run.path)))
+        run.plot = plot_loss(run.path / "loss.png", run.history, run.baselines, run.measure.name)
+        run.model = load(run.path)
     except OSError as error:
         raise FileError(
             f"Writing to {run.path} failed: {files.reason(error)}. Make room, then `recurra resume {run.path}`."
@@ -133,30 +127,6 @@ def _all_or_nothing(folder: Path) -> Iterator[None]:
     finally:
         if not (folder / CONFIG).exists():
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def _sizes(full: Settings) -> Sizes:
-    assert full.hidden and full.embedding is not None  # complete() has set them
-    return Sizes(full.cell, full.layers, full.hidden, full.embedding)
-
-
-def _check_memory(full: Settings, symbols: int) -> None:
-    """Raises InputError for a network that this machine cannot hold: weights, gradients and AdamW's two moments."""
-    network = LanguageNetwork(_sizes(full), symbols, device="meta")
-    weights = sum(p.numel() for p in network.parameters())
-    needed, there = 16 * weights, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if needed > there:
-        raise InputError(
-            f"hidden={full.hidden}, layers={full.layers} and embedding={full.embedding} make {weights:,} weights, for "
-            f"whose training {needed / 2**30:,.0f} GiB are needed and {there / 2**30:,.0f} there; give smaller ones."
-        )
-
-
-def _task(text: Text, full: Settings) -> LanguageTask:
-    assert full.batch and full.window and full.dropout is not None  # complete() has set them
-    sizes = _sizes(full)
-    record = msgspec.to_builtins(full)
-    return LanguageTask(text, sizes, full.dropout, full.batch, full.window, full.validation, full.seed, record)
 
 
 @contextmanager
@@ -203,27 +173,6 @@ def _new_folder(out: str | os.PathLike[str] | None, name: str) -> Path:
     except OSError as error:
         raise FileError(f"The run folder {folder} cannot be made: {files.reason(error)}; choose another out.") from None
     return folder
-
-
-def _record(folder: Path, data: str | os.PathLike[str] | Text, text: Text) -> Data:
-    """How the text is found again: its path from anywhere, the word `demo`, or a copy in the run folder."""
-    if isinstance(data, Text):
-        files.replace_file(folder / _COPY, text.content.encode())
-        path = _COPY
-    else:
-        path = DEMO if text.name == DEMO else str(Path(data).absolute())
-    return Data(path, text.name, len(text), text.sha256)
-
-
-def _text_again(folder: Path, config: Config) -> Text:
-    path = config.data.path
-    text = as_text(folder / _COPY if path == _COPY else path)
-    if text.sha256 != config.data.sha256:
-        raise FileError(
-            f"{path} has changed since the run began: its sha256 is {text.sha256[:16]}… but field 'data.sha256' of "
-            f"{folder / CONFIG} says {config.data.sha256[:16]}…; put the text back or train again."
-        )
-    return dataclasses.replace(text, name=config.data.name)
 
 
 def _changed(full: Settings, changes: dict[str, Any]) -> Settings:

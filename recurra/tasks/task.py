@@ -1,0 +1,61 @@
+"""What the training loop asks of a task: batches, loss, validation, baselines, and the model to save."""
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor, nn
+
+from recurra.tasks.measure import Measure
+from recurra.tasks.model import Model
+
+State = tuple[Tensor, ...]
+
+
+class Task(ABC):
+    """A problem in training: its data, its network, and the model that the network belongs to.
+
+    All that it gives is a function of its arguments and of PyTorch's default generator, which the trainer seeds before
+    every step: so a run that is resumed is the run that was not stopped.
+    """
+
+    model: Model
+    network: nn.Module
+    baselines: dict[str, float]  # figures of the models to be beaten, on the validation data; {} until measured
+    notes: tuple[str, ...] = ()  # what was found in the data, a sentence each
+
+    @property
+    def measure(self) -> Measure:
+        """What `validate` gives."""
+        return self.model.measure
+
+    @property
+    @abstractmethod
+    def batches(self) -> int:
+        """Batches of one epoch."""
+
+    @abstractmethod
+    def work(self, epoch: int, index: int) -> int:
+        """How much a batch holds, in the model's unit."""
+
+    @abstractmethod
+    def loss(self, epoch: int, index: int, state: State | None) -> tuple[Tensor, State | None]:
+        """Mean loss of a batch in nats, and what the next batch of the epoch starts from; the first gets None."""
+
+    @abstractmethod
+    def forward(self, epoch: int, index: int, state: State | None) -> None:
+        """The forward pass of a batch alone, for hooks that look for a value that is not finite."""
+
+    @abstractmethod
+    def validate(self) -> float:
+        """The measure on the data kept for validation."""
+
+    @abstractmethod
+    def measure_baselines(self) -> dict[str, float]:
+        """The same of the models to be beaten."""
+
+    def sample(self, length: int, temperature: float, seed: int) -> str:
+        """What the model writes now, from the tasks that write."""
+        return self.model.generate("", length, temperature, seed=seed)
+
+    @abstractmethod
+    def note(self, step: int, value: float | None) -> None:
+        """Writes into the model what training has reached."""

@@ -1,0 +1,69 @@
+"""What a run asks of a task before it trains: to read the data, to find open settings from it, to make the task."""
+
+import os
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+from torch import nn
+
+from recurra.errors import FileError, InputError
+from recurra.tasks.task import Task
+from recurra.training.config import CONFIG, Config, Data
+from recurra.training.settings import Settings
+
+
+class Setup(ABC):
+    """The data of one run, read."""
+
+    name: str  # what the data goes by; a run folder is called after it
+
+    @classmethod
+    @abstractmethod
+    def of(cls, data: Any, wanted: Settings) -> "Setup":
+        """From what a person gave. Raises DataError for data and InputError for settings that cannot be used."""
+
+    @classmethod
+    @abstractmethod
+    def again(cls, folder: Path, config: Config) -> "Setup":
+        """From where `record` said it is. Raises FileError when it is no longer what it was."""
+
+    @abstractmethod
+    def complete(self, wanted: Settings) -> Settings:
+        """The settings with all that was left open found from the data. Raises InputError for those that do not fit."""
+
+    @abstractmethod
+    def task(self, full: Settings) -> Task:
+        """The task of completed settings."""
+
+    @abstractmethod
+    def record(self, folder: Path) -> Data:
+        """How the data is found again: its path from anywhere, or a copy that this writes into the run folder."""
+
+
+def check_memory(network: nn.Module, sizes: str) -> None:
+    """Raises InputError for a network that this machine cannot hold: weights, gradients and AdamW's two moments."""
+    weights = sum(p.numel() for p in network.parameters())
+    needed, there = 16 * weights, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed > there:
+        raise InputError(
+            f"{sizes} make {weights:,} weights, for whose training {needed / 2**30:,.0f} GiB are needed and "
+            f"{there / 2**30:,.0f} there; give smaller ones."
+        )
+
+
+def check_unchanged(path: str, found: str, folder: Path, config: Config) -> None:
+    """Raises FileError when data has another sha256 than when the run began."""
+    if found != config.data.sha256:
+        what = "the text" if config.task == "language" else "the data"
+        raise FileError(
+            f"{path} has changed since the run began: its sha256 is {found[:16]}… but field 'data.sha256' of "
+            f"{folder / CONFIG} says {config.data.sha256[:16]}…; put {what} back or train again."
+        )
+
+
+def with_threads(full: Settings) -> Settings:
+    """The settings with the number of threads that a run left open is given now."""
+    return msgspec.structs.replace(full, threads=full.threads or torch.get_num_threads())
