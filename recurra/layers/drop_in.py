@@ -19,13 +19,15 @@ from recurra.cells import GRU as GRUCell
 from recurra.cells import LSTM as LSTMCell
 from recurra.cells import Elman, LSTMProjected
 from recurra.errors import InputError, alone
+from recurra.layers import cudnn
 from recurra.layers.layer import Layer, Lengths, Sequences, packed_resets, settings_of, thrifty
 from recurra.layers.recording import hand_out, wanted
+from recurra.machine.precision import DTYPES
 from recurra.program.trace import outside_transforms
 from recurra.unroll import Call, answer, answer_both
 from recurra.unroll.casting import autocast_to_bf16, is_plain
-from recurra.unroll.notes import constant_to_compilers, is_recording, leave_to_torch, takes_operators
-from recurra.unroll.precision import checked
+from recurra.unroll.notes import constant_to_compilers, hand_over, is_recording, leave_to_torch, takes_operators
+from recurra.unroll.precision import NARROW, checked
 
 # One direction of one layer: the equation, which of the module's parameters stand for those of the cell, and what
 # torch.nn appends to their names: l0, l0_reverse, l1.
@@ -113,6 +115,9 @@ class DropIn(Layer, torch.nn.RNNBase):
             raise no_truth("reverse", reverse)
         rows = input.data if isinstance(input, PackedSequence) else input
         as_torch = lengths is None and resets is None and not reverse
+        if as_torch and isinstance(rows, Tensor) and self._on_cudnn(rows):
+            self._note_cudnn(*self._steps_and_rows(input))
+            return super().forward(input, hx)
         if isinstance(rows, Tensor) and (reason := self._torchs_own(rows)):
             if dtypes := self._autocast_dtypes(input, rows, hx):
                 y, last = self._ours(_in_fp32(input), _in_fp32(hx), lengths, reverse, resets, "bf16")
@@ -147,6 +152,8 @@ class DropIn(Layer, torch.nn.RNNBase):
             lengths = check_lengths(one_length(lengths, x.shape[0]) if not batched else lengths, *x.shape[:2])
         if resets is not None:
             resets = check_resets(resets, x.shape[0], x.shape[1], lengths, self._axes(batched))
+        elif lengths is not None and not reverse and self._on_cudnn(x) and bool(lengths.any()):
+            return self._by_length(x, hx, lengths, batched)
         before = None if hx is None else self._each(hx, batched)
 
         def laid_out(rows: Tensor) -> Tensor:
@@ -155,6 +162,28 @@ class DropIn(Layer, torch.nn.RNNBase):
 
         y, last = self._run(x, before, lengths, None, reverse, laid_out, resets, precision)
         return laid_out(y), self._joined(last, None if batched else 1)
+
+    def _on_cudnn(self, rows: Tensor) -> bool:
+        """Whether torch.nn's forward is to run this call."""
+        if not rows.is_cuda or self.memory != "all" or is_recording():
+            return False
+        if self.precision is not None and (self.precision in NARROW or DTYPES[self.precision] is not rows.dtype):
+            return False
+        return cudnn.takes(self, rows) and all(wanted(self, part) is None for part in self.cells_by_part())
+
+    def _note_cudnn(self, T: int, B: int) -> None:
+        hand_over(self._named_cells(), "cuDNN", cudnn.TOLD, T, B)
+
+    def _by_length(self, x: Tensor, hx: Any, lengths: Tensor, batched: bool) -> tuple[Tensor, Any]:
+        """cuDNN's answer for x (T, B, D) in the layout of the input."""
+        self._note_cudnn(*x.shape[:2])
+        lstm = self.mode == "LSTM"
+        if hx is not None and not batched:
+            hx = tuple(s.unsqueeze(1) for s in hx) if lstm else hx.unsqueeze(1)
+        y, last = cudnn.by_length(super().forward, x, hx, lengths)
+        if batched:
+            return y.transpose(0, 1) if self.batch_first else y, last
+        return y.squeeze(1), tuple(s.squeeze(1) for s in last) if lstm else last.squeeze(1)
 
     def _axes(self, batched: bool) -> str:
         return "T" if not batched else "B, T" if self.batch_first else "T, B"

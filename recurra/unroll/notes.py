@@ -146,3 +146,9 @@ def leave_to_torch(cells: Iterable[tuple[Cell, Weights]], reason: str, T: int, B
         if is_strict():
             raise StrictError(f"{type(cell).__name__} would run in torch.nn, not on the native machine: {reason}.")
         note(Visit(cell, None, "torch.nn", reason, "", T, B, weights))
+
+
+def hand_over(cells: Iterable[tuple[Cell, Weights]], executor: str, reason: str, T: int, B: int) -> None:
+    """Somebody who is no slower is about to run a layer of these cells: told by `explain`."""
+    for cell, weights in cells:
+        note(Visit(cell, None, executor, reason, "", T, B, weights))
