@@ -174,7 +174,12 @@ PARTS = [
     *(goal("pointwise", "lstm", (1, 1000, width), POINTWISE, against="fused loop") for width in (128, 256, 512)),
 ]
 
+CUDA = [  # an H200; elsewhere without a GPU these rows say so
+    goal("cuda", "lstm", (16, 1024, 768), 1.0, against="cuDNN"),
+    goal("cuda", "layer-norm lstm", (16, 1024, 768), 20, against="loop"),
+]
+
 GOALS = [
     *(*LAYERS, *DIRECTIONS, *OWN, *LINEAR, *ABROAD, *PACKAGE, *copies(LAYERS)),
-    *(*FEATURES, *MEMORY, *STEPS, *PREPARE, *PARTS),
+    *(*FEATURES, *MEMORY, *STEPS, *PREPARE, *PARTS, *CUDA),
 ]

@@ -144,7 +144,7 @@ def flat(found: tuple[Tensor, Tensor | tuple[Tensor, ...]]) -> list[Tensor]:
 def cotangents(rows: Sequence[Tensor]) -> list[Tensor]:
     """The same for everybody, whatever the shapes that their numbers come in."""
     generator = torch.Generator().manual_seed(1)
-    return [torch.randn(row.numel(), generator=generator).to(row.dtype).view_as(row) for row in rows]
+    return [torch.randn(row.numel(), generator=generator).to(row).view_as(row) for row in rows]
 
 
 def named(rows: Sequence[Tensor]) -> dict[str, Tensor]:

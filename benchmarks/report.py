@@ -36,6 +36,7 @@ KINDS = {
     "thrift memory": 'memory="sqrt", peak memory of training',
     "package": "training step",
     "prepare": "trace, passes and packing",
+    "cuda": "training step on a GPU",
 }
 RIVALS = {  # what a person could use instead
     "torch": "torch",
@@ -43,6 +44,7 @@ RIVALS = {  # what a person could use instead
     "padded": "the padded batch",
     "cell": "nn.LSTMCell",
     "loop": "its Python loop",
+    "cuDNN": "torch.nn on cuDNN",
     "compile": "torch.compile of its Python loop",
     "jax": "JAX",
     "torchrecurrent": "torchrecurrent",
