@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SOURCES := $(wildcard native/*.cpp native/*.h)
 
-.PHONY: help setup demo test check bench rivals bench-published sanitize soak wheel docs clean
+.PHONY: help setup demo test check bench rivals bench-published sanitize soak cuda wheel docs clean
 
 help:
 	@echo "make demo   train a small language model for about a minute and let it write"
@@ -17,6 +17,7 @@ help:
 	@echo "make bench-published  accelerate a published model: the same numbers, and the time"
 	@echo "make sanitize  the native machine's tests under ASan, UBSan and TSan, AVX-512 and AVX2"
 	@echo "make soak   ten thousand random calls, right and wrong ones (make test: the first thousand)"
+	@echo "make cuda   on a machine with a GPU: the kernels' tests and the rows of the benchmark for it"
 	@echo "make docs   run every snippet of README and docs, follow every link between them"
 	@echo "make wheel  build a wheel into dist/"
 	@echo "make clean  remove what the above made"
@@ -65,6 +66,11 @@ docs: setup
 
 soak: setup
 	RECURRA_CALLS=10000 $(BIN)/python -m pytest tests/test_random_calls.py $(ARGS)
+
+cuda: setup
+	$(PIP) install -c constraints.txt triton
+	PYTHONPATH=tests $(BIN)/python -m pytest tests/triton_laws.py tests/test_triton.py tests/test_cudnn.py $(ARGS)
+	$(BIN)/python -m benchmarks --rows cuda
 
 wheel: setup
 	$(PIP) wheel --no-build-isolation --no-deps --wheel-dir dist .

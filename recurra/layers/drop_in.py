@@ -172,7 +172,7 @@ class DropIn(Layer, torch.nn.RNNBase):
         return cudnn.takes(self, rows) and all(wanted(self, part) is None for part in self.cells_by_part())
 
     def _note_cudnn(self, T: int, B: int) -> None:
-        hand_over(self._named_cells(), "cuDNN", cudnn.TOLD, T, B)
+        hand_over(self.named_cells(), "cuDNN", cudnn.TOLD, T, B)
 
     def _by_length(self, x: Tensor, hx: Any, lengths: Tensor, batched: bool) -> tuple[Tensor, Any]:
         """cuDNN's answer for x (T, B, D) in the layout of the input."""

@@ -9,7 +9,7 @@ from recurra.machine.blocks import Block, empty
 from recurra.machine.encode import PartEncoder, State
 from recurra.machine.forward import ForwardProgram, reads
 from recurra.machine.operands import NOTHING, Memory, Operand, Place
-from recurra.machine.program import TRANSIENT, NativeProgram
+from recurra.machine.program import TRANSIENT
 from recurra.program.layout import Layout
 from recurra.program.plan import Backward
 from recurra.program.values import Value
@@ -75,9 +75,9 @@ class BackwardProgram:
         crossing = reads(loop) | reads(before, wanted) | last_wanted
         arrays = [(memory.store(v), v) for v in crossing if v in computed and v not in memory.stored]
         self.lasting = [(a, v) for a, v in arrays if v in last_wanted]
-        self._blank = [0] * len(memory.array_widths)
+        self.blank = [0] * len(memory.array_widths)
         for a, v in arrays:
-            self._blank[a] = 0 if v in last_wanted else TRANSIENT
+            self.blank[a] = 0 if v in last_wanted else TRANSIENT
         return [v for _, v in arrays]
 
     def _encoded(self, loop: Sequence[Value], before: Sequence[Value], made: Sequence[Value]) -> list[list[int]]:
@@ -128,8 +128,9 @@ class BackwardProgram:
         gaining = dict.fromkeys(places[s] for to in self.gains.values() for s in to)
         number = {i: k for k, i in enumerate(gaining)}
         gains = [self._gain(pair, [number[places[s]] for s in to]) for pair, to in self.gains.items()]
-        self._targets = [*gaining]
-        self.program = NativeProgram(self.memory, stages, statics, gains, len(self._targets), self.forward.precision)
+        self.targets = [*gaining]
+        precision = self.forward.precision
+        self.program = self.forward.make(self.memory, stages, statics, gains, len(self.targets), precision)
 
     def _gain(self, pair: tuple[Value | None, Value], targets: list[int]) -> list[int]:
         left, right = pair
@@ -154,8 +155,8 @@ class BackwardProgram:
             if theirs not in ours:
                 ours[theirs] = memory.array(forward.memory.array_widths[theirs])
             memory.stored[v] = (ours[theirs], column)
-        self._inputs, self._output = [ours[i] for i in forward.inputs], ours[forward.output]
-        self._given = [(mine, forward.places[theirs]) for theirs, mine in ours.items() if theirs in forward.places]
+        self.inputs, self.output = [ours[i] for i in forward.inputs], ours[forward.output]
+        self.given = [(mine, forward.places[theirs]) for theirs, mine in ours.items() if theirs in forward.places]
         self.initial = [memory.array(w) for w in forward.state_widths]
         plan = forward.plan
         for s, n, first in zip(plan.states.values(), plan.nexts, self.initial, strict=True):
@@ -183,12 +184,12 @@ class BackwardProgram:
         need_statics: Sequence[bool],
     ) -> tuple[list[Tensor | None], list[Tensor | None], list[Tensor]]:
         """Gradients of the inputs, of the statics and of the first states."""
-        arrays, kept = self._blank.copy(), saved.block.pointers
-        for ours, place in self._given:
+        arrays, kept = self.blank.copy(), saved.block.pointers
+        for ours, place in self.given:
             arrays[ours] = kept[place]
-        for i, given in zip(self._inputs, inputs):
+        for i, given in zip(self.inputs, inputs):
             arrays[i] = given.data_ptr()
-        arrays[self._output] = output.data_ptr()
+        arrays[self.output] = output.data_ptr()
         if self.d_output >= 0:
             d_output = output.new_zeros(layout.N, output.shape[-1]) if d_output is None else d_output
             arrays[self.d_output] = d_output.data_ptr()
@@ -203,10 +204,10 @@ class BackwardProgram:
         for i, v in self.lasting:
             arrays[i] = given_away[v] if v in given_away else next(pointers)
         found: list[Tensor | None] = [None] * len(statics)
-        for i in self._targets:
+        for i in self.targets:
             if need_statics[i]:
                 # each weight has memory of its own: clipping scales gradients in place, one after the other
                 found[i] = statics[i].new_empty(statics[i].shape)
-        targets = [0 if (t := found[i]) is None else t.data_ptr() for i in self._targets]
+        targets = [0 if (t := found[i]) is None else t.data_ptr() for i in self.targets]
         self.program.run(layout, arrays, statics, output.dtype, targets, (block, d_output, d_last, d_first))
         return d_inputs, found, d_first

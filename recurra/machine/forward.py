@@ -1,6 +1,7 @@
 """A plan as one native program: before, body and after, and the memory that a call of it needs."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from torch import Tensor
 
@@ -43,8 +44,17 @@ class ForwardProgram:
     kept      the values whose rows a backward finds, with array and first column: all others live for a chunk of rows
     """
 
-    def __init__(self, plan: Plan, backward: Backward | None, order: int, precision: str = "") -> None:
-        self.plan, self.order, self.precision = plan, order, precision
+    def __init__(
+        self,
+        plan: Plan,
+        backward: Backward | None,
+        order: int,
+        precision: str = "",
+        program: Callable[..., Any] = NativeProgram,
+        overwrites: bool = True,
+    ) -> None:
+        """program: what the stages are made into. overwrites: whether a tile is written only after all read it."""
+        self.plan, self.order, self.precision, self.make = plan, order, precision, program
         self.memory = memory = Memory(plan.statics)
         stored, states = memory.stored, tuple(plan.states.values())
         self.inputs = [memory.store(v) for v in plan.inputs.values()]
@@ -63,19 +73,20 @@ class ForwardProgram:
         before, body, after = self._encoders(wanted, kept)
 
         free = [s for s in plan.streams if s in scratch and s not in later and s not in saved and s not in between]
-        over = body.overwritten([v for v in saved if v in kept and v in body.kept and v not in history], free)
+        beneath = [v for v in saved if v in kept and v in body.kept and v not in history] if overwrites else []
+        over = body.overwritten(beneath, free)
         arrays = [(memory.store(v), v) for v in scratch]
         self.over = self._share(over)
         under = {a for _, a in self.over}
         lasting = [(a, v) for a, v in arrays if a in under or v in later or v in saved]
         self.lasting = [*lasting, *((memory.store(v), v) for v in kept if v not in stored)]
         self.places = {a: n for n, (a, _) in enumerate(self.lasting)}  # in the block that a call keeps
-        self.places |= {a: self.places[beneath] for a, beneath in self.over}
+        self.places |= {a: self.places[lower] for a, lower in self.over}
         there = {*self.inputs, self.output, *self.places} - under
         self.kept = {v: place for v, place in stored.items() if place[0] in there}
         self._transient = [a for a, _ in arrays], [a for a, v in arrays if (a, v) not in lasting]
         stages = [e.encode() for e in (before, body, after) if e.values or e.loop]
-        self.program = NativeProgram(memory, stages, plan.statics, precision=precision)
+        self.program = program(memory, stages, plan.statics, precision=precision)
         self._blank = self.blank(False), self.blank(True)
 
     def _encoders(self, wanted: Sequence[Value], kept: Sequence[Value]) -> tuple[PartEncoder, PartEncoder, PartEncoder]:

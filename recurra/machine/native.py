@@ -34,12 +34,12 @@ class NativeExecutor:
     weights_inside, weights_outside: how many numbers of weights a step of the loop reads, and a row outside of it.
     """
 
-    name = "native"
+    name = "native machine"
 
     def __init__(self, plan: Plan, backward: Backward | None, precision: str = "") -> None:
         self.plan, self._derivative, self.precision = plan, backward, precision
-        self.weights_inside = _weights(plan.body)
-        self.weights_outside = _weights((*plan.before, *plan.after))
+        self.weights_inside = weights_of(plan.body)
+        self.weights_outside = weights_of((*plan.before, *plan.after))
         self._forward = ForwardProgram(plan, backward, 1, precision)
         self._reverse: ForwardProgram | None = None
         self._backward: dict[tuple[bool, Needs], BackwardProgram] = {}
@@ -108,7 +108,7 @@ class NativeExecutor:
         return NativeSession(self._forward, batch, statics, states)
 
 
-def _weights(values: Iterable[Value]) -> int:
+def weights_of(values: Iterable[Value]) -> int:
     """How many numbers of matrices the products among them read for each row."""
     return sum(math.prod(v.args[1].shape) for v in values if v.op == "mm")
 

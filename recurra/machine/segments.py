@@ -6,11 +6,13 @@ segments are kept, and while one is gone back through, what its own steps need.
 
 from collections.abc import Sequence
 from math import isqrt
+from typing import Any
 
 from torch import Tensor
 
 from recurra.machine.blocks import empty
-from recurra.machine.native import NativeExecutor, Needs
+from recurra.machine.devices import Executor
+from recurra.machine.native import Needs
 from recurra.program.layout import Layout
 
 States = Sequence[Tensor | None]
@@ -31,7 +33,7 @@ def segments(layout: Layout) -> list[tuple[Layout, slice]]:
 class Segments:
     """Another executor's outputs and states, to the bit; the weights' gradients are summed segment by segment."""
 
-    def __init__(self, executor: NativeExecutor) -> None:
+    def __init__(self, executor: Executor) -> None:
         self._executor = executor
 
     def kept_sizes(self, T: int, B: int) -> tuple[int, int]:
@@ -73,6 +75,7 @@ class Segments:
         d_statics: list[Tensor | None] = [None] * len(statics)
         for (part, rows), first in reversed(list(zip(segments(layout), starts, strict=True))):
             own, d = [t[rows] for t in inputs], None if d_output is None else d_output[rows]
+            kept: Any
             y, _, kept = self._executor.forward(part, own, statics, first, True)
             some, gains, d_last = self._executor.backward(
                 part, kept, own, statics, first, y, d, d_last, need_inputs, need_statics

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from recurra.cell import Cell, check_made, check_numbers, places_lock
 from recurra.errors import InputError
-from recurra.machine import native, plain
+from recurra.machine import devices, native, plain
+from recurra.machine.devices import Executor
 from recurra.machine.native import NativeExecutor
 from recurra.machine.operands import FLOATS, Unsupported
 from recurra.machine.segments import Segments
@@ -69,7 +70,7 @@ class Compiled:
         self._ways: dict[tuple[str | None, bool], Way] = {}
         self.plan: Plan | None = None
         self.backward: Backward | None = None
-        self.executor: NativeExecutor | None = None
+        self.executor: Executor | None = None
         self.second: Second | None = None
         self.reason = self.line = ""
         self.broken = self._in_order = False
@@ -105,12 +106,10 @@ class Compiled:
         if self.evaluate.trivial:
             self._operands = tuple(places[name] for name in self.evaluate.parameters)
             self._in_order = self._operands == tuple(range(len(self.names)))
-        if self.device.type != "cpu":
-            raise Unsupported(f"the weights are on {self.device}, and the native machine runs on the CPU")
-        if missing := native.available():
+        if self.device.type == "cpu" and (missing := native.available()):
             _say_once(missing)
-        self.executor = native.prepare(plan, backward)
-        self.second = Second(plan)
+        self.executor = devices.prepare(plan, backward, self.device)
+        self.second = Second(plan, devices.without_second(self.device))
 
     def _gather(self, weights: Weights | None) -> list[Any]:
         """Every parameter and buffer, in the order of the names."""
@@ -149,10 +148,10 @@ class Compiled:
         return self.evaluate(dict(zip(self.names, tensors, strict=True)), self.dtype, self.device)
 
     @cached_property
-    def whole(self) -> NativeExecutor:
+    def whole(self) -> Executor:
         """What runs the plan with the backward of its whole output, of what is recorded too."""
         assert self.plan is not None
-        return native.prepare(self.plan, backward_of(self.plan))
+        return devices.prepare(self.plan, backward_of(self.plan), self.device)
 
     def way(self, precision: str | None, thrifty: bool = False) -> "Way":
         """Who runs the trace in a precision of its own, or with a root of the memory; made when first asked for."""

@@ -24,6 +24,8 @@ _SHORT = 8  # rows: no more are done before another thread is awake
 def pays(one: Work, two: Work) -> bool:
     """Whether two threads do more with a call each than all threads do with one call after the other."""
     threads = native.threads()[0]
+    if one.compiled.device.type != "cpu":
+        return False
     return threads > 1 and not in_pytorch() and _light(one, threads) and _light(two, threads)
 
 

@@ -14,7 +14,7 @@ from recurra.unroll.call import Call, States
 from recurra.unroll.compiled import Compiled
 from recurra.unroll.function import RecordedOperation, SequenceOperation, run_in_pytorch
 from recurra.unroll.notes import RECORDING, Visit, note, somebody_asks
-from recurra.unroll.precision import NO_GRADIENTS, arithmetic, elsewhere
+from recurra.unroll.precision import NARROW, NO_GRADIENTS, arithmetic, elsewhere
 from recurra.unroll.rows import Packing
 
 TENSORS = (Tensor, torch.nn.Parameter)
@@ -51,8 +51,10 @@ def unfit(call: Call, compiled: Compiled) -> str:
         reason = reason or _foreign(compiled, s)
     if reason:
         return reason
-    if torch.is_autocast_enabled("cpu"):
+    if torch.is_autocast_enabled(compiled.device.type):
         return "autocast is on"
+    if call.precision in NARROW and compiled.device.type != "cpu":
+        return f"{call.precision} is the native machine's, and the weights are on {compiled.device}"
     return RECORDING if torch._C._len_torch_dispatch_stack() else ""
 
 
@@ -71,7 +73,8 @@ def run(work: Work) -> tuple[Tensor, States]:
     if in_pytorch():
         return _run_in_pytorch(work)
     if somebody_asks():
-        _note(call, compiled, layout, "native machine", "", work.error)
+        assert compiled.executor is not None
+        _note(call, compiled, layout, compiled.executor.name, "", work.error)
     if torch.is_grad_enabled() and (differentiable(inputs) or differentiable(statics) or differentiable(first)):
         if call.precision == "int8":
             raise InputError(NO_GRADIENTS)

@@ -46,10 +46,11 @@ class Derived:
 class Second:
     """The backward pass of a plan as differentiable operations, made when it is first asked for."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, without: str = "") -> None:
+        """without: why it is not to be made."""
         self._plan = plan
         self._made: tuple[Reverse, Derived | None, Derived] | None = None
-        self._reason: str | None = None
+        self._reason: str | None = without or None
 
     @property
     def reason(self) -> str:
