@@ -41,7 +41,12 @@ template <class P, class T = typename P::Number> static void describe(const Proc
   call.threads = to.threads = worthwhile<T>(program, call);
   to.steps = steps_of_a_chunk(call), to.packed = call.N > kPackingPays;
   Member<P>(program, call, to.steps, nullptr, 0, call.threads).describe(to.packed, to);
-  for (int k = 0; k < call.threads; k++) to.sequences[k] = to.together ? call.B : share(call, k + 1, call.threads) - share(call, k, call.threads);
+  int busiest = to.together ? call.threads - 1 : 0;
+  for (int k = 0; k < call.threads; k++) {
+    to.sequences[k] = to.together ? call.B : share(call, k + 1, call.threads) - share(call, k, call.threads);
+    if (to.sequences[k] > to.sequences[busiest]) busiest = k;
+  }
+  Member<P>(program, call, to.steps, nullptr, busiest, call.threads).describe(to.packed, to);
   for (int s = 0; s < program.stage_count; s++) {
     const Stage& stage = program.stages[s];
     describe_rows(program, call, stage, to.stages[s]);
@@ -49,6 +54,7 @@ template <class P, class T = typename P::Number> static void describe(const Proc
       for (int g = 0; g < stage.phases[p].group_count; g++) {
         const Group& group = stage.phases[p].groups[g];
         to.stages[s].phases[p].multiply_adds += int64_t(stage.phases[p].width) * group.depth * group.gate_count;
+        to.stages[s].phases[p].done += units<T>(stage.phases[p], group) * Panels(group.gate_count).vectors * lanes<T> * group.depth;
         to.stages[s].phases[p].packed_bytes += units<T>(stage.phases[p], group) * unit_size<P>(group) * int64_t(sizeof(T));
       }
   }

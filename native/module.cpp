@@ -281,7 +281,7 @@ nb::dict told(const PhaseShape& phase) {
   to["rows"] = phase.rows, to["columns"] = phase.columns;
   to["tile"] = nb::make_tuple(phase.tile_rows, phase.tile_columns);
   to["block"] = nb::make_tuple(phase.block_rows, phase.block_columns), to["most_block_rows"] = phase.most_block_rows;
-  to["multiply_adds"] = phase.multiply_adds, to["packed_bytes"] = phase.packed_bytes;
+  to["multiply_adds"] = phase.multiply_adds, to["unit"] = phase.unit, to["done"] = phase.done, to["packed_bytes"] = phase.packed_bytes;
   return to;
 }
 

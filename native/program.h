@@ -105,10 +105,10 @@ struct Call {
 // What a call would do. All sizes are in rows, columns and numbers; the caller has set everything to zero, and brings memory
 // for the phases of each stage and the sequences of each thread.
 struct PhaseShape {
-  int64_t rows, columns;  // that a thread takes at once
-  int64_t tile_rows, tile_columns;
+  int64_t rows, columns;  // that the thread with the most takes at once
+  int64_t tile_rows, tile_columns, unit;               // columns come in whole units
   int64_t block_rows, block_columns, most_block_rows;  // of the largest register block; 0 where there is no product
-  int64_t multiply_adds, packed_bytes;                 // a row; of its weights as they are packed
+  int64_t multiply_adds, done, packed_bytes;           // a row; the same with what fills the vectors; weights as packed
 };
 struct StageShape {
   int64_t rows[2], chunk_rows[2];  // numbers read and written a row; and in arrays that live for a chunk of rows only

@@ -221,7 +221,7 @@ template <class P> class Worker {
   void describe(const Phase& phase, int64_t rows, bool packed, PhaseShape& to) const {
     Settled<T> tiles{};
     if (rows) cut(phase, rows, tiles);
-    to.rows = rows, to.columns = smaller(phase.width, tiles.columns) - tiles.first;
+    to.rows = rows, to.columns = smaller(phase.width, tiles.columns) - tiles.first, to.block_rows = 0, to.unit = unit_columns(phase);
     to.tile_rows = tiles.band, to.tile_columns = smaller(tiles.step, to.columns);
     for (int g = 0; rows && g < phase.group_count; g++) {
       Panels p(phase.groups[g].gate_count);

@@ -2,14 +2,16 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from recurra.machine.blocks import Block, empty
 from recurra.machine.encode import PartEncoder, State
 from recurra.machine.forward import ForwardProgram, reads
 from recurra.machine.operands import NOTHING, Memory, Operand, Place
-from recurra.machine.program import TRANSIENT
+from recurra.machine.program import HERE, TRANSIENT
 from recurra.program.layout import Layout
 from recurra.program.plan import Backward
 from recurra.program.values import Value
@@ -170,6 +172,18 @@ class BackwardProgram:
         taken = {s: stored.pop(s) for s in self.memory.shifted_of if s in stored}
         yield
         stored.update(taken)
+
+    def shape(
+        self, layout: Layout, dtype: torch.dtype, threads: int, first: Sequence[bool], need_statics: Sequence[bool]
+    ) -> dict[str, Any]:
+        """What a call would do that is given the gradient of the output only, as `NativeProgram.shape` tells it."""
+        arrays = self.blank.copy()
+        given = [i for i, there in zip(self.initial, first, strict=True) if there]
+        there = [*self.inputs, self.output, *(mine for mine, _ in self.given), *(i for i, _ in self.lasting)]
+        for i in (*there, *given, *self.d_first, *([self.d_output] if self.d_output >= 0 else ())):
+            arrays[i] = HERE
+        targets = [HERE if need_statics[i] else 0 for i in self.targets]
+        return self.program.shape(layout, arrays, dtype, threads, targets)
 
     def run(
         self,

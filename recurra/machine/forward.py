@@ -3,12 +3,13 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from recurra.machine.blocks import Block, empty
 from recurra.machine.encode import PartEncoder, State
 from recurra.machine.operands import Memory
-from recurra.machine.program import TRANSIENT, NativeProgram
+from recurra.machine.program import HERE, TRANSIENT, NativeProgram
 from recurra.program.layout import Layout
 from recurra.program.plan import Backward, Plan, gradients_of
 from recurra.program.values import Value
@@ -116,6 +117,17 @@ class ForwardProgram:
         for i in self._transient[keep]:
             blank[i] = TRANSIENT
         return blank
+
+    def shape(
+        self, layout: Layout, dtype: torch.dtype, threads: int, keep: bool, first: Sequence[bool]
+    ) -> dict[str, Any]:
+        """What a call would do, as `NativeProgram.shape` tells it. first: which first states are given."""
+        arrays = self._blank[keep].copy()
+        given = [i for i, there in zip(self.initial, first, strict=True) if there]
+        kept = [*(i for i, _ in self.lasting), *(i for i, _ in self.over)] if keep else []
+        for i in (*self.inputs, self.output, *self.last, *given, *kept):
+            arrays[i] = HERE
+        return self.program.shape(layout, arrays, dtype, threads)
 
     def run(
         self,

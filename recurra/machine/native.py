@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from recurra.machine.backward import BackwardProgram, Saved
@@ -11,6 +12,7 @@ from recurra.machine.blocks import block_size
 from recurra.machine.forward import ForwardProgram
 from recurra.machine.operands import Unsupported
 from recurra.machine.program import available, library, threads
+from recurra.machine.shape import Shape, shape_of
 from recurra.program.layout import Layout
 from recurra.program.plan import Backward, Plan
 from recurra.program.values import Value
@@ -94,6 +96,28 @@ class NativeExecutor:
         """Gradients of inputs, statics and first states; None where not asked for, or where nothing depends on it."""
         program = self._backward_program(layout.reverse, need_inputs)
         return program.run(layout, saved, inputs, statics, states, output, d_output, d_last, need_statics)
+
+    def shapes(
+        self,
+        layout: Layout,
+        dtype: torch.dtype,
+        threads: int,
+        first: Sequence[bool],
+        need_inputs: Needs,
+        need_statics: Sequence[bool],
+        keep: bool,
+    ) -> list[Shape]:
+        """What a forward call, and the backward after it if one is kept for, would do with so many threads.
+
+        first: which first states are given.
+        """
+        size = dtype.itemsize
+        forward = self._forward_program(layout.reverse).shape(layout, dtype, threads, keep, first)
+        shapes = [shape_of(forward, layout, size)]
+        if keep:
+            program = self._backward_program(layout.reverse, need_inputs)
+            shapes.append(shape_of(program.shape(layout, dtype, threads, first, need_statics), layout, size))
+        return shapes
 
     def kept_widths(self, reverse: bool) -> list[int]:
         """The widths of the arrays that a call keeps for its backward, in one block."""

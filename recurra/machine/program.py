@@ -18,6 +18,7 @@ One = TypeVar("One")
 Other = TypeVar("Other")
 KINDS = {"fp32": 0, "fp64": 1, "bf16": 2, "fp32-fast": 3, "int8": 4}  # native/program.h
 TRANSIENT = 1  # the address of an array that is needed only while a chunk of rows goes through the stages
+HERE = 2  # that of any other, where only its being there matters
 
 
 def _load() -> tuple[Any, str]:
@@ -142,6 +143,15 @@ class NativeProgram:
             handle.run(*call)
         else:
             waiting.append((handle, call, (statics, memory)))
+
+    def shape(
+        self, layout: Layout, arrays: list[int], dtype: torch.dtype, threads: int, targets: Sequence[int] = ()
+    ) -> dict[str, Any]:
+        """What `run` would do with so many threads: how these share the work, chunks and tiles, and what is moved."""
+        told: dict[str, Any] = self.handle(dtype).describe(
+            layout.T, layout.B, layout.N, _offsets(layout), threads, arrays, list(targets)
+        )
+        return told
 
     def addressable(self, statics: Sequence[Tensor]) -> tuple[Sequence[Tensor], tuple[int, ...]]:
         """The statics as the machine can read them, rows whole, and their row strides."""

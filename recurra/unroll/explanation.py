@@ -1,20 +1,23 @@
 """explain: who ran a layer and why, asked of the door itself; describe: what a cell is, in words and program."""
 
 import inspect
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
-from recurra.cell import Cell
+from recurra.cell import Cell, no_truth
 from recurra.errors import InputError, kind_of
 from recurra.machine import native
+from recurra.machine.caches import caches
 from recurra.machine.segments import Segments
 from recurra.program.summary import part_lines
 from recurra.program.text import plan_text
+from recurra.unroll.account import Account, account_of, lines_of
 from recurra.unroll.compiled import Compiled, find
 from recurra.unroll.door import unroll
 from recurra.unroll.notes import Visit, visits
+from recurra.unroll.wording import in_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +28,7 @@ class Explanation:
     """
 
     visits: tuple[Visit, ...]
+    accounts: tuple[Account, ...]  # what each cost
     threads: int
     alone: str = ""  # why the machine runs one thread where PyTorch has more
 
@@ -44,9 +48,14 @@ class Explanation:
                 "None of Recurra's layers ran a cell: the model holds none, or torch.nn ran it (as under autocast). "
                 "recurra.LSTM takes the place of torch.nn.LSTM."
             )
-        return "\n".join(self._told(v) for v in self.visits)
+        return "\n".join(self._told(v, a) for v, a in zip(self.visits, self.accounts, strict=True))
 
-    def _told(self, v: Visit) -> str:
+    def as_dict(self) -> dict[str, Any]:
+        """Everything as dictionaries, lists, numbers and text, ready for `json.dumps`."""
+        visits = [_visit(v) | a.as_dict() for v, a in zip(self.visits, self.accounts, strict=True)]
+        return {"visits": visits, "threads": self.threads, "alone": self.alone, "caches": dict(caches())}
+
+    def _told(self, v: Visit, account: Account) -> str:
         sizes = ", ".join(f"{k} {n}" for k, n in v.cell.state_sizes.items())
         head = f"{v.cell.full_name} (input {v.cell.input_size}; states {sizes}), T = {v.T}, B = {v.B}: {v.executor}"
         if v.precision is not None and v.executor == "native machine":
@@ -61,8 +70,9 @@ class Explanation:
             lines.append(f"  because {v.reason}")
         if v.line:
             lines.append(f"  see {v.line}")
+        cost = [f"  {line}" for line in lines_of(v, account)]
         if v.compiled is None or v.executor == "scan":  # the program, if there is one, did not run
-            return "\n".join(lines)
+            return "\n".join(lines + cost)
         if v.compiled.plan is not None:
             lines += [f"  {line}" for line in part_lines(v.compiled.plan, v.compiled.backward)]
         if v.compiled.executor is not None:
@@ -70,7 +80,7 @@ class Explanation:
         if v.compiled.second is not None:
             why = v.compiled.second.reason
             lines.append(f"  second derivatives:        {f'PyTorch, because {why}' if why else 'native machine'}")
-        return "\n".join(lines)
+        return "\n".join(lines + cost)
 
     def __repr__(self) -> str:
         return f"Explanation({', '.join(self.executors) or 'nothing ran'})"
@@ -81,26 +91,38 @@ def _kept(v: Visit) -> str:
     compiled = v.compiled
     assert compiled is not None and compiled.executor is not None
     size, (alone, parts) = compiled.dtype.itemsize, Segments(compiled.executor).kept_sizes(v.T, v.B)
-    whole, root = (_bytes(n * size) for n in (compiled.executor.kept_size(False, v.T * v.B), alone + parts))
+    whole, root = (in_bytes(n * size) for n in (compiled.executor.kept_size(False, v.T * v.B), alone + parts))
     return f'{root} (memory="all": {whole})' if v.thrifty else f'{whole} (memory="sqrt": {root})'
 
 
-def _bytes(count: float) -> str:
-    for unit in ("bytes", "KB", "MB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} GB"
+def _visit(v: Visit) -> dict[str, Any]:
+    return {
+        "cell": v.cell.full_name,
+        "input_size": v.cell.input_size,
+        "states": dict(v.cell.state_sizes),
+        "T": v.T,
+        "B": v.B,
+        "executor": v.executor,
+        "because": v.reason,
+        "line": v.line,
+        "beside": v.beside,
+        "thrifty": v.thrifty,
+    }
 
 
-def explain(layer: torch.nn.Module, x: Any, *args: Any, **kwargs: Any) -> Explanation:
+def explain(layer: torch.nn.Module, x: Any, *args: Any, measure: bool = False, **kwargs: Any) -> Explanation:
     """Runs `layer(x, ...)` (or a cell over x (T, B, D)) once and says who ran it.
 
     Also what was hoisted, sunk and fused; and, where the native machine could not run a step, which operation on which
     line is why.
 
     The call is a real one, in the gradient mode it is made in; random numbers drawn in it are drawn again later.
+
+    measure: each cell's call is then made some more times, backward too where a gradient is wanted (`.grad` stays as it
+    is), and compared with what this machine can do, which is measured once a process.
     """
+    if measure is not True and measure is not False:
+        raise no_truth("measure", measure)
     if not isinstance(layer, torch.nn.Module):
         raise InputError(f"explain takes a torch.nn.Module and its x, and got {kind_of(layer)}. Pass the layer first.")
     with visits() as seen, torch.random.fork_rng():
@@ -108,7 +130,10 @@ def explain(layer: torch.nn.Module, x: Any, *args: Any, **kwargs: Any) -> Explan
             unroll(layer, x, *args, **kwargs)
         else:
             layer(x, *args, **kwargs)
-    return Explanation(tuple(seen), *native.threads())
+    threads, alone = native.threads()
+    with torch.random.fork_rng():
+        accounts = tuple(account_of(v, threads, measure) for v in seen)
+    return Explanation(tuple(replace(v, replay=None) for v in seen), accounts, threads, alone)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,14 +1,17 @@
 """A call by the plain loop: what its step, its tensors or whoever looks on make necessary; told, or refused."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from time import perf_counter
 
+import torch
 from torch import Tensor
 
 from recurra.cell import Showing, Tapping, autocast_is_on, call_with, check_dtypes, check_tensor
 from recurra.scan import scan
 from recurra.unroll.call import Call, States, within
 from recurra.unroll.compiled import Compiled
-from recurra.unroll.notes import Visit, is_strict, note, refuse_in_strict
+from recurra.unroll.notes import Replay, Visit, is_strict, note, refuse_in_strict, somebody_asks
 from recurra.unroll.precision import arithmetic, elsewhere
 
 
@@ -49,8 +52,20 @@ def fall_back(call: Call, compiled: Compiled, reason: str) -> tuple[Tensor, Stat
     if not compiled.broken:  # scan says what is wrong
         reason = elsewhere(call.precision, compiled.name, reason)
     refuse_in_strict(compiled, reason, line)
-    note(Visit(call.cell, compiled, "scan", reason, line, call.x.shape[0], call.x.shape[1], call.weights))
-    return by_scan(call._replace(sides=call.sides or ()))  # None would have weights drawn a second time
+    call = call._replace(sides=call.sides or ())  # None would have weights drawn a second time
+    begun = perf_counter()
+    results = by_scan(call)
+    if somebody_asks():
+        _note(call, compiled, reason, line, perf_counter() - begun)
+    return results
+
+
+def _note(call: Call, compiled: Compiled, reason: str, line: str, seconds: float) -> None:
+    x, given = call.x, (call.x, *(call.states or ()), *call.cell.parameters(), *(call.weights or {}).values())
+    wanted = tuple(t for t in given if torch.is_grad_enabled() and t.requires_grad)
+    replay = Replay(lambda: by_scan(call)[:1], None, wanted) if call.record is None else None
+    told = Visit(call.cell, compiled, "scan", reason, line, x.shape[0], x.shape[1], call.weights)
+    note(replace(told, seconds=seconds, replay=replay, precision=call.precision))
 
 
 def packed_by_scan(

@@ -3,7 +3,7 @@
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,8 @@ from torch.compiler import is_compiling
 
 from recurra.cell import Cell
 from recurra.errors import StrictError
+from recurra.machine.native import NativeExecutor
+from recurra.program.layout import Layout
 from recurra.unroll.compiled import Compiled
 
 Weights = Mapping[str, Tensor]
@@ -21,9 +23,37 @@ _tracing: Callable[[], Any] = torch._C._get_tracing_state  # of torch.jit.trace
 
 
 @dataclass(frozen=True, slots=True)
+class Ran:
+    """What the native machine was given in a call.
+
+    first, inputs, statics: which first states were given, and of which inputs and weights gradients are wanted.
+    """
+
+    executor: NativeExecutor
+    layout: Layout
+    dtype: torch.dtype
+    first: tuple[bool, ...]
+    inputs: tuple[bool, ...]
+    statics: tuple[bool, ...]
+    graded: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """How to make a call once more, for its outputs, and one like it without a step; `wanted`: the tensors whose
+    gradients it makes."""
+
+    again: Callable[[], Sequence[Tensor]]
+    empty: Callable[[], Any] | None
+    wanted: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Visit:
     """One pass through the door: who ran the step, and why it was not the native machine.
 
+    seconds: what the pass took; 0 where torch.nn ran it.
+    ran: what the native machine was given; None where it did not run.
     beside: whether the other direction of a layer ran at the same time, in a thread of its own.
     thrifty: whether the backward pass computes again what it needs.
     precision: that of an executor of its own; None: as the trace's weights are. error: that of int8, as measured.
@@ -41,6 +71,9 @@ class Visit:
     thrifty: bool = False
     precision: str | None = None
     error: float | None = None
+    seconds: float = 0.0
+    ran: Ran | None = None
+    replay: Replay | None = None
 
 
 class _Here(threading.local):

@@ -1,8 +1,8 @@
 """Two calls side by side: as one operation under autograd, so that their backwards run side by side too."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
+from time import perf_counter
 from typing import Any
 
 import torch
@@ -12,8 +12,8 @@ from recurra.machine import native
 from recurra.machine.program import beside
 from recurra.unroll.call import States
 from recurra.unroll.function import again, gradients, is_mapped
-from recurra.unroll.notes import Visit, note
-from recurra.unroll.running import Work, differentiable, in_pytorch, rows, run
+from recurra.unroll.notes import note, somebody_asks
+from recurra.unroll.running import Work, differentiable, in_pytorch, rows, run, visit_of
 
 _FEW = 8  # sequences: as many, or more, fill two threads with sequences of their own
 _IN_CACHE = 768 << 10  # bytes that the second-level cache of one core keeps from step to step
@@ -100,19 +100,27 @@ _apply: Callable[..., Any] = PairOperation.apply
 
 def run_both(one: Work, two: Work) -> tuple[tuple[Tensor, States], tuple[Tensor, States]]:
     """What `run` gives for each, to the same bits."""
+    graded = [torch.is_grad_enabled() and differentiable((*w.inputs, *w.first, *w.statics)) for w in (one, two)]
+    refused = "int8" in (one.call.precision, two.call.precision) and any(graded)
+    if refused or graded[0] != graded[1]:  # one operation would make all its results differentiable
+        return run(one), run(two)
+    if not somebody_asks():
+        return _run_both(one, two, graded[0])
+    begun = perf_counter()
+    results = _run_both(one, two, graded[0])
+    seconds = perf_counter() - begun
+    for work in (one, two):
+        note(visit_of(work, seconds, lambda: tuple(y for y, _ in _run_both(one, two, graded[0])), True))
+    return results
+
+
+def _run_both(one: Work, two: Work, graded: bool) -> tuple[tuple[Tensor, States], tuple[Tensor, States]]:
     given, halves = [], []
     for work in (one, two):
         inputs = [t.contiguous() for t in rows(work.layout, work.inputs)]
         given.append([*inputs, *work.first, *work.statics])
         halves.append(Half(work))
-    graded = [torch.is_grad_enabled() and differentiable(g) for g in given]
-    refused = "int8" in (one.call.precision, two.call.precision) and any(graded)
-    if refused or graded[0] != graded[1]:  # one operation would make all its results differentiable
-        return run(one), run(two)
-    for call, compiled, _, layout, *_, error in (one, two):
-        seen = Visit(call.cell, compiled, "native machine", "", "", layout.T, layout.B, call.weights, True)
-        note(replace(seen, precision=call.precision, error=error))
-    if graded[0]:
+    if graded:
         # Backwards: so gradients of what both read add up as those of two operations, the later one's first.
         got = _apply(halves[1], halves[0], len(given[1]), *given[1], *given[0])
         back, ahead = got[: halves[1].results], got[halves[1].results :]

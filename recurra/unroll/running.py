@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
+from time import perf_counter
 from typing import Any, NamedTuple
 
 import torch
@@ -9,11 +11,12 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from recurra.errors import InputError, kind_of
+from recurra.machine.native import NativeExecutor
 from recurra.program.layout import Layout
 from recurra.unroll.call import Call, States
 from recurra.unroll.compiled import Compiled
 from recurra.unroll.function import RecordedOperation, SequenceOperation, run_in_pytorch
-from recurra.unroll.notes import RECORDING, Visit, note, somebody_asks
+from recurra.unroll.notes import RECORDING, Ran, Replay, Visit, note, somebody_asks
 from recurra.unroll.precision import NARROW, NO_GRADIENTS, arithmetic, elsewhere
 from recurra.unroll.rows import Packing
 
@@ -68,13 +71,19 @@ def _foreign(compiled: Compiled, t: Tensor) -> str:
 
 def run(work: Work) -> tuple[Tensor, States]:
     """Rows (N, m) and the last states, from inputs and first states that lie as the layout says."""
-    call, compiled, way, layout, inputs, first, statics = work[:7]
+    if not somebody_asks():
+        return _run(work)
+    begun = perf_counter()
+    results = _run(work)
+    note(visit_of(work, perf_counter() - begun, lambda: (_run(work)[0],)))
+    return results
+
+
+def _run(work: Work) -> tuple[Tensor, States]:
+    call, _, way, layout, inputs, first, statics = work[:7]
     record = call.record
     if in_pytorch():
         return _run_in_pytorch(work)
-    if somebody_asks():
-        assert compiled.executor is not None
-        _note(call, compiled, layout, compiled.executor.name, "", work.error)
     if torch.is_grad_enabled() and (differentiable(inputs) or differentiable(statics) or differentiable(first)):
         if call.precision == "int8":
             raise InputError(NO_GRADIENTS)
@@ -94,13 +103,35 @@ def run(work: Work) -> tuple[Tensor, States]:
 def _run_in_pytorch(work: Work) -> tuple[Tensor, States]:
     """The program as differentiable PyTorch, in what the call's precision means there."""
     call, compiled, layout, inputs = work.call, work.compiled, work.layout, rows(work.layout, work.inputs)
-    reason = elsewhere(call.precision, compiled.name, "a function transform or forward mode is active")
-    _note(call, compiled, layout, "PyTorch", reason)
     with arithmetic(call.precision, compiled.device):
         y, after = run_in_pytorch(compiled, layout, inputs, work.first, work.statics)
     if call.precision is not None:  # PyTorch's autocast gives some results in bf16
         y, after = y.to(compiled.dtype), tuple(s.to(compiled.dtype) for s in after)
     return (y if call.record is None else call.record.split(y)), after
+
+
+def visit_of(work: Work, seconds: float, again: Callable[[], States], beside: bool = False) -> Visit:
+    """What is told of a call that took so long; `again` makes it once more."""
+    call, compiled, layout = work.call, work.compiled, work.layout
+    told = Visit(call.cell, compiled, "native machine", "", "", layout.T, layout.B, call.weights, beside, call.thrifty)
+    told = replace(told, precision=call.precision, error=work.error, seconds=seconds)
+    if in_pytorch():
+        why = "a function transform or forward mode is active"
+        return replace(told, executor="PyTorch", reason=elsewhere(call.precision, compiled.name, why), error=None)
+
+    def wanted(tensors: Iterable[Tensor | None]) -> tuple[bool, ...]:
+        return tuple(torch.is_grad_enabled() and t is not None and t.requires_grad for t in tensors)
+
+    given = (*work.inputs, *work.first, *work.statics)
+    sources = tuple(t for t, w in zip(given, wanted(given), strict=True) if w and t is not None)
+    needs = tuple(s is not None for s in work.first), wanted(work.inputs), wanted(work.statics)
+    executor = compiled.way(call.precision).executor
+    native = isinstance(executor, NativeExecutor)
+    ran = Ran(executor, layout, compiled.dtype, *needs, bool(sources)) if native else None
+    nothing = Layout(0, layout.B, None if layout.batch_sizes is None else (), layout.reverse)
+    empty = partial(_run, work._replace(layout=nothing, inputs=tuple(t[:0] for t in work.inputs)))
+    replay = None if call.record is not None else Replay(again, None if beside else empty, sources)
+    return replace(told, ran=ran, replay=replay)
 
 
 def in_pytorch() -> bool:
@@ -116,10 +147,3 @@ def rows(layout: Layout, inputs: States) -> list[Tensor]:
 def differentiable(tensors: Iterable[Tensor | None]) -> bool:
     """Whether a gradient may be wanted."""
     return any([t is not None and t.requires_grad for t in tensors])  # noqa: C419 (a list is faster)
-
-
-def _note(
-    call: Call, compiled: Compiled, layout: Layout, executor: str, reason: str = "", error: float | None = None
-) -> None:
-    seen = Visit(call.cell, compiled, executor, reason, "", layout.T, layout.B, call.weights, False, call.thrifty)
-    note(replace(seen, precision=call.precision, error=error))
