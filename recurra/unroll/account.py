@@ -20,7 +20,7 @@ _NAMES = {torch.float32: "fp32", torch.float64: "fp64"}
 class Account:
     """One visit in numbers.
 
-    precision      in which products are computed, "" where no program is known
+    precision      in which products are computed; "" where no program ran
     multiply_adds  of the forward products; None where no program is known
     shapes         what the native machine does: forward, and backward where a gradient is wanted; none: it did not run
     """
@@ -59,9 +59,12 @@ def account_of(visit: Visit, threads: int, measuring: bool) -> Account:
 
 
 def _precision(visit: Visit) -> str:
-    if visit.ran is not None and visit.ran.executor.precision:
-        return visit.ran.executor.precision
-    return "" if visit.compiled is None else _NAMES.get(visit.compiled.dtype, str(visit.compiled.dtype))
+    compiled, ran = visit.compiled, visit.ran
+    if ran is not None and ran.executor.precision:
+        return ran.executor.precision
+    if compiled is None or visit.executor == "scan":  # what PyTorch does there depends on more than the weights
+        return ""
+    return _NAMES.get(compiled.dtype, str(compiled.dtype))
 
 
 def _shapes(ran: Ran, visit: Visit, threads: int) -> tuple[Shape, ...]:
