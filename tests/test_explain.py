@@ -206,7 +206,7 @@ def test_reasons() -> None:
         f"{100 * (lanes - 1) / (2 * lanes):.0f} % of the loop's multiply-adds only fill vectors: "
         f"a width that is a multiple of {lanes} wastes none"
     ]
-    assert why(recurra.LSTM(64, 64), torch.zeros(0, 10, 64)) == []
+    assert why(Recurrent(cells.LSTM(64, 64)), torch.zeros(0, 10, 64)) == []
 
 
 @needs_machine

@@ -59,9 +59,9 @@ def account_of(visit: Visit, threads: int, measuring: bool) -> Account:
 
 
 def _precision(visit: Visit) -> str:
-    compiled, ran = visit.compiled, visit.ran
-    if ran is not None and ran.executor.precision:
-        return ran.executor.precision
+    compiled = visit.compiled
+    if visit.precision is not None:
+        return visit.precision
     if compiled is None or visit.executor == "scan":  # what PyTorch does there depends on more than the weights
         return ""
     return _NAMES.get(compiled.dtype, str(compiled.dtype))

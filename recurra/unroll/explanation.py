@@ -107,6 +107,7 @@ def _visit(v: Visit) -> dict[str, Any]:
         "line": v.line,
         "beside": v.beside,
         "thrifty": v.thrifty,
+        "error": v.error,
     }
 
 

@@ -126,8 +126,9 @@ def visit_of(work: Work, seconds: float, again: Callable[[], States], beside: bo
     sources = tuple(t for t, w in zip(given, wanted(given), strict=True) if w and t is not None)
     needs = tuple(s is not None for s in work.first), wanted(work.inputs), wanted(work.statics)
     executor = compiled.way(call.precision).executor
-    native = isinstance(executor, NativeExecutor)
-    ran = Ran(executor, layout, compiled.dtype, *needs, bool(sources)) if native else None
+    ran = None
+    if isinstance(executor, NativeExecutor):
+        ran = Ran(executor, layout, compiled.dtype, *needs, bool(sources))
     nothing = Layout(0, layout.B, None if layout.batch_sizes is None else (), layout.reverse)
     empty = partial(_run, work._replace(layout=nothing, inputs=tuple(t[:0] for t in work.inputs)))
     replay = None if call.record is not None else Replay(again, None if beside else empty, sources)
