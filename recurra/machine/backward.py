@@ -183,7 +183,8 @@ class BackwardProgram:
         for i in (*there, *given, *self.d_first, *([self.d_output] if self.d_output >= 0 else ())):
             arrays[i] = HERE
         targets = [HERE if need_statics[i] else 0 for i in self.targets]
-        return self.program.shape(layout, arrays, dtype, threads, targets)
+        told: dict[str, Any] = self.program.shape(layout, arrays, dtype, threads, targets)
+        return told
 
     def run(
         self,

@@ -127,7 +127,8 @@ class ForwardProgram:
         kept = [*(i for i, _ in self.lasting), *(i for i, _ in self.over)] if keep else []
         for i in (*self.inputs, self.output, *self.last, *given, *kept):
             arrays[i] = HERE
-        return self.program.shape(layout, arrays, dtype, threads)
+        told: dict[str, Any] = self.program.shape(layout, arrays, dtype, threads)
+        return told
 
     def run(
         self,

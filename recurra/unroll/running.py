@@ -75,6 +75,8 @@ def run(work: Work) -> tuple[Tensor, States]:
         return _run(work)
     begun = perf_counter()
     results = _run(work)
+    if work.compiled.device.type == "cuda":  # which answers before it is done
+        torch.cuda.synchronize(work.compiled.device)
     note(visit_of(work, perf_counter() - begun, lambda: (_run(work)[0],)))
     return results
 
@@ -113,7 +115,8 @@ def _run_in_pytorch(work: Work) -> tuple[Tensor, States]:
 def visit_of(work: Work, seconds: float, again: Callable[[], States], beside: bool = False) -> Visit:
     """What is told of a call that took so long; `again` makes it once more."""
     call, compiled, layout = work.call, work.compiled, work.layout
-    told = Visit(call.cell, compiled, "native machine", "", "", layout.T, layout.B, call.weights, beside, call.thrifty)
+    who = "" if compiled.executor is None else compiled.executor.name
+    told = Visit(call.cell, compiled, who, "", "", layout.T, layout.B, call.weights, beside, call.thrifty)
     told = replace(told, precision=call.precision, error=work.error, seconds=seconds)
     if in_pytorch():
         why = "a function transform or forward mode is active"
