@@ -1,5 +1,6 @@
 """The commands and their help. Each does one Python call and shows what it gave."""
 
+import sys
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
 from typing import Annotated, Any, Literal
@@ -30,6 +31,10 @@ app = App(
 )
 
 Model = Annotated[str, Parameter(help="A run folder or a model folder.")]
+Precision = Annotated[
+    Literal["fp32", "fp64", "fp32-fast", "bf16", "int8"] | None,
+    Parameter(help="What the recurrent layers compute in. [what they were trained in]"),
+]
 
 
 @app.command
@@ -86,13 +91,14 @@ def evaluate(
     data: Annotated[str, Parameter(help="A UTF-8 text file, or the word demo.")],
     /,
     *,
+    precision: Precision = None,
     json: Json = False,
 ) -> None:
     """Measure a model on a file, beside the models it has to beat."""
     import recurra
     from recurra.cli.output import show
 
-    result = recurra.load(model).evaluate(data)
+    result = recurra.load(model, precision).evaluate(data)
     show(result, json, bits_per_character=result.bits_per_character, verdict=result.verdict)
 
 
@@ -107,13 +113,16 @@ def generate(
     top_k: Annotated[int | None, whole(help="Draw from the k likeliest characters only.")] = None,
     top_p: Annotated[float | None, Parameter(help="Draw from the likeliest that hold this probability.")] = None,
     seed: Annotated[int | None, whole(help="The same seed writes the same text.")] = None,
+    precision: Precision = None,
     json: Json = False,
 ) -> None:
     """Let a model write; the text streams out as it is made."""
     import recurra
     from recurra.cli.output import show, write
 
-    writer: Any = recurra.load(model)
+    writer: Any = recurra.load(model, precision)
+    if writer.rounding:
+        print(writer.rounding, file=sys.stderr)
     pieces = writer.stream(prompt, length, temperature, top_k, top_p, seed)
     if json:
         show({"prompt": prompt, "text": "".join(pieces)}, json)

@@ -126,7 +126,9 @@ class Session:
         twin._first = copy.deepcopy(self._first, memo)
         if self._leaves:
             twin._prepare(self._batch)
-            twin.state = self.state
+            for mine, other in zip(self._leaves, twin._leaves, strict=True):
+                for a, b in zip(mine.steppers, other.steppers, strict=True):
+                    b.set_states(tuple(a.states))
         return twin
 
     def _begin_anew(self) -> None:

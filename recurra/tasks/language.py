@@ -3,7 +3,7 @@
 p(c_{t+1} | c_1 … c_t) = softmax(W_o h_t + b_o),     h_t = the top layer's output after reading c_t
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 import numpy as np
@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from recurra.layers import GRU, LSTM, RNN
+from recurra.unroll import visits
+from recurra.unroll.precision import checked
 
 State = tuple[Tensor, ...]
 _RUN_IN = 256  # characters a lane of a measurement reads before it counts
@@ -56,6 +58,24 @@ class LanguageNetwork(nn.Module):
         self.embedding = nn.Embedding(symbols, sizes.embedding, device=device) if sizes.embedding else None
         self.recurrent = recurrent(sizes, sizes.embedding or symbols, dropout, device)
         self.output = nn.Linear(sizes.hidden, symbols, device=device)
+
+    def compute_in(self, precision: str) -> None:
+        """What the recurrent layers compute in from now on."""
+        layers: Any = self.recurrent
+        layers.precision = None if checked(precision) == "fp32" else precision  # which its weights are
+
+    @property
+    def precision(self) -> str:
+        """What the recurrent layers compute in."""
+        layers: Any = self.recurrent
+        return layers.precision or "fp32"
+
+    @torch.no_grad()
+    def rounding_error(self) -> float | None:
+        """In int8, how far the outputs of a recurrent layer are at most from those in fp32, of the largest."""
+        with visits() as seen:
+            self(torch.zeros(1, 1, dtype=torch.long))
+        return max((v.error for v in seen if v.error is not None), default=None)
 
     def forward(self, characters: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         x = (

@@ -17,6 +17,7 @@ from recurra import files
 from recurra.data.demo import DEMO, demo_text
 from recurra.data.text import UNKNOWN, Text, Vocabulary, read_text
 from recurra.errors import DataError, FileError, InputError, kind_of
+from recurra.machine.precision import NAMES
 from recurra.tasks.decoding import Decoder, check_length, check_prompt
 from recurra.tasks.evaluation import BITS, Evaluation, verdict
 from recurra.tasks.language import LanguageNetwork, Sizes, State
@@ -24,6 +25,7 @@ from recurra.tasks.language import measure as measure_loss
 from recurra.tasks.measure import Measure
 from recurra.tasks.model import Model
 from recurra.tasks.ngram import NGram
+from recurra.unroll.precision import check_here
 
 Settings = dict[str, str | int | float | bool | None]
 BASELINES = (1, 3, 5)  # orders of the n-gram models that are always shown
@@ -83,6 +85,17 @@ class LanguageModel(Model):
     def description(self) -> str:
         sizes = self.sizes
         return f"{sizes.layers} {sizes.cell.upper()} layer{'s' if sizes.layers > 1 else ''} of {sizes.hidden} units"
+
+    def compute_in(self, precision: str) -> None:
+        self.network.compute_in(precision)
+        check_here(precision)
+
+    @property
+    def rounding(self) -> str:
+        """In int8, the measured error in a sentence; else ""."""
+        if self.network.precision != "int8" or (error := self.network.rounding_error()) is None:
+            return ""
+        return f"The recurrent layers compute in int8: their outputs are up to {error:.2g} of the largest off fp32."
 
     # ------------------------------------------------------------------------------------------------------- writing
 
@@ -185,7 +198,7 @@ class LanguageModel(Model):
             text=part.name,
             unknown=self.vocabulary.unknown(part.content),
             baselines={name: model.bits_per_character(part.content) for name, model in baselines.items()},
-            note=" ".join(notes),
+            note=" ".join([*notes, *([self.rounding] if self.rounding else [])]),
         )
 
     def _training_text(self, given: Text) -> str | None:
@@ -220,6 +233,7 @@ class LanguageModel(Model):
         _same_shapes(folder, network, tensors)
         network.load_state_dict(tensors, assign=True)
         network.eval()
+        network.compute_in(_precision(folder, record.settings))
         return cls(network, record.sizes, vocabulary, record.settings, record.data, record.result)
 
     def card(self) -> str:
@@ -231,6 +245,8 @@ class LanguageModel(Model):
             f"{sizes.layers} {sizes.cell.upper()} layer(s) of {sizes.hidden} units, {self.parameters:,} parameters, "
             f"{len(self.vocabulary.characters)} characters. Written by Recurra; load it with `recurra.load(folder)`.",
         ]
+        if (precision := self.network.precision) != "fp32":
+            lines += ["", f"Its recurrent layers compute in {precision}; the weights are kept in fp32."]
         if self.data:
             lines += [
                 "",
@@ -277,6 +293,16 @@ def _empty(folder: files.Folder, sizes: Sizes, symbols: int) -> LanguageNetwork:
         return LanguageNetwork(sizes, symbols, device="meta")
     except (ValueError, RuntimeError, TypeError, OverflowError) as error:
         raise FileError(f"{folder.manifest}: field 'sizes' names no network that can be built: {error}.") from None
+
+
+def _precision(folder: files.Folder, settings: Settings) -> str:
+    """What the model was trained in; folders of earlier releases do not say, and were trained in fp32."""
+    found = settings.get("precision", "fp32")
+    if found not in NAMES:
+        raise FileError(
+            f"{folder.manifest}: field 'settings.precision' is {found!r}, and there are {', '.join(NAMES)}."
+        )
+    return str(found)
 
 
 def _same_shapes(folder: files.Folder, network: nn.Module, tensors: dict[str, Tensor]) -> None:

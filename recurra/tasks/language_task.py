@@ -44,6 +44,7 @@ class LanguageTask(Task):
         self._training_text = part.content
         torch.manual_seed(key(seed, "weights"))
         self.network = LanguageNetwork(sizes, len(vocabulary), dropout)
+        self.network.compute_in(str(settings.get("precision", "fp32")))
         self.network.start_from(torch.from_numpy(np.bincount(self._stream.numbers, minlength=len(vocabulary))))
         card = DataCard(text.name, text.sha256, len(text), validation)
         self.model = LanguageModel(self.network, sizes, vocabulary, settings, card)

@@ -49,6 +49,10 @@ class Model(ABC):
         """The same as one string."""
         return "".join(self.stream(*args, **settings))
 
+    def compute_in(self, precision: str) -> None:
+        """What the recurrent layers compute in from now on, in place of what they were trained in."""
+        raise InputError(f"precision={precision!r} cannot be chosen for a model of the task '{self.task}'.")
+
     @abstractmethod
     def folder(self) -> tuple[dict[str, object], dict[str, bytes]]:
         """The manifest's record and the files of the model's folder."""
@@ -63,9 +67,10 @@ class Model(ABC):
         files.write_folder(files.folder_path(path), *self.folder())
 
 
-def load(path: str | os.PathLike[str]) -> Model:
+def load(path: str | os.PathLike[str], precision: str | None = None) -> Model:
     """Loads a model from a model folder, or the best one of a run folder (the last while there is no best).
 
+    precision: what its recurrent layers compute in, "int8" among them; None: what they were trained in.
     Every byte is verified before anything is built. FileError names the file and the field that is not as it must be.
     """
     folder = files.read_folder(find(files.folder_path(path)))
@@ -74,7 +79,10 @@ def load(path: str | os.PathLike[str]) -> Model:
         raise FileError(f"{folder.manifest}: field 'task' is {task!r} but this release knows {', '.join(TASKS)}.")
     module, name = TASKS[task]
     kind: type[Model] = getattr(importlib.import_module(module), name)
-    return kind.from_folder(folder)
+    model = kind.from_folder(folder)
+    if precision is not None:
+        model.compute_in(precision)
+    return model
 
 
 def find(path: Path) -> Path:

@@ -41,6 +41,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         ),
     ] = None
 
+    precision: Annotated[
+        Literal["fp32", "fp64", "fp32-fast", "bf16"],
+        Meta(description="What the recurrent layers compute in; the weights are fp32 in any case."),
+    ] = "fp32"
+
     batch: Annotated[Size | None, Meta(description="Places of the text read side by side. [found from its length]")] = (
         None
     )

@@ -28,6 +28,7 @@ from recurra.training.observer import Observer, PlainProgress
 from recurra.training.run import Run
 from recurra.training.settings import CHANGEABLE, Settings, settings
 from recurra.training.setup import Setup, with_threads
+from recurra.unroll.precision import check_here
 
 SETUPS: dict[str, type[Setup]] = {"language": LanguageSetup}
 
@@ -52,6 +53,7 @@ def train(
         raise InputError(f"task={task!r} is unknown; this release has {', '.join(SETUPS)}.")
     _check_observer(observer)
     wanted = settings(**given)
+    check_here(wanted.precision)
     setup = SETUPS[task].of(data, wanted)
     full = with_threads(setup.complete(wanted))
     with _environment(full):
@@ -80,6 +82,7 @@ def resume(path: str | os.PathLike[str], observer: Observer | None = None, **cha
 def _resume(folder: Path, observer: Observer | None, changes: dict[str, Any]) -> Run:
     config = read_config(folder)
     full = _changed(config.settings, changes)
+    check_here(full.precision)
     if "steps" in changes and files.is_folder(folder / LAST):
         _not_behind(folder, full)
     if config.task not in SETUPS:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.compiler import is_compiling
 
 from recurra.cell import autocast_is_on, check_lengths
 from recurra.errors import RecurraError
@@ -19,9 +20,11 @@ from recurra.program.trace import rows_of
 from recurra.unroll.call import Call, States
 from recurra.unroll.compiled import Compiled
 from recurra.unroll.fallback import by_scan
-from recurra.unroll.notes import is_recording, precisions_are_off
-from recurra.unroll.precision import NARROW, check_here, checked
+from recurra.unroll.notes import constant_to_compilers, is_recording, precisions_are_off
+from recurra.unroll.precision import NARROW, checked, not_here, refusal
 from recurra.unroll.running import TENSORS, in_pytorch
+
+constant_to_compilers(refusal)
 
 
 class Cast(NamedTuple):
@@ -44,13 +47,13 @@ def cast(call: Call) -> Cast | None:
     name, x = checked(call.precision), call.x
     if name is None:
         return _under_autocast(call)
-    plain = call._replace(precision=name if name in NARROW else None)
+    plain = call if name in NARROW else call._replace(precision=None)
     if precisions_are_off():
         return Cast(call._replace(precision=None))
     if not isinstance(x, Tensor):
         return Cast(plain)  # the door says what x must be
-    if name in NARROW and x.device.type == "cpu":
-        check_here(name)
+    if is_compiling() and (told := refusal(name)):  # before it is written down; elsewhere, when executors are made
+        raise not_here(name, told)
     dtype, autocast = DTYPES[name], autocast_is_on(x)
     if x.dtype is dtype and not autocast:
         return Cast(plain)

@@ -29,6 +29,7 @@ from recurra.program.plan import Backward, Plan
 from recurra.program.recorder import BrokenContract, Changing, Untraceable
 from recurra.program.statics import Evaluator
 from recurra.program.trace import Sample, outside_transforms, rows_of, trace
+from recurra.unroll.precision import check_here
 from recurra.unroll.rounding import Rounding
 from recurra.unroll.second import Second
 
@@ -180,6 +181,7 @@ class Precise:
 
     def __init__(self, compiled: Compiled, precision: str) -> None:
         assert compiled.plan is not None
+        check_here(precision)
         self.plan, self.second, self._precision = compiled.plan, compiled.second, precision
         backward = None if precision == "int8" else compiled.backward
         self.executor: NativeExecutor = native.prepare(self.plan, backward, precision)

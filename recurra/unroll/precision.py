@@ -12,7 +12,6 @@ import torch
 from recurra.errors import InputError, kind_of
 from recurra.machine import native
 from recurra.machine.precision import NAMES, lacking
-from recurra.unroll.notes import constant_to_compilers
 
 NARROW = ("fp32-fast", "bf16", "int8")
 NO_GRADIENTS = (
@@ -26,11 +25,11 @@ def checked(precision: object) -> str | None:
     """The precision, where it is a name that there is, or None. Raises InputError."""
     if precision is None or (isinstance(precision, str) and precision in NAMES):
         return precision
-    known = f"{', '.join(NAMES[:-1])} or {NAMES[-1]}"
+    known = f"give {', '.join(NAMES[:-1])} or {NAMES[-1]}, or None for that of the weights."
     if not isinstance(precision, str):
-        raise InputError(f"precision is {kind_of(precision)}, but is a name. Give {known}, or None for the weights'.")
+        raise InputError(f"precision is {kind_of(precision)}, but is a name; {known}")
     near = difflib.get_close_matches(precision.lower(), NAMES, 1)
-    hint = f"did you mean {near[0]!r}?" if near else f"Give {known}, or None for the weights'."
+    hint = f"did you mean {near[0]!r}?" if near else known
     raise InputError(f"precision is {precision!r}, which there is not; {hint}")
 
 
@@ -39,13 +38,15 @@ def refusal(precision: str) -> str:
     return "" if native.available() else lacking(precision)
 
 
-constant_to_compilers(refusal)
-
-
 def check_here(precision: str) -> None:
     """Whether this processor has the precision. Raises InputError."""
     if told := refusal(precision):
-        raise InputError(f"precision is {precision!r}, but {told}. Choose one of these.")
+        raise not_here(precision, told)
+
+
+def not_here(precision: str, told: str) -> InputError:
+    """The processor does not have the precision."""
+    return InputError(f"precision is {precision!r}, but {told}. Choose one of these.")
 
 
 def elsewhere(precision: str | None, name: str, reason: str) -> str:

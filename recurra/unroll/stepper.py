@@ -12,7 +12,7 @@ from recurra.unroll.casting import weights_in
 from recurra.unroll.compiled import Compiled, Weights, find
 from recurra.unroll.door import unroll
 from recurra.unroll.notes import refuse_in_strict
-from recurra.unroll.precision import NARROW, check_here, checked
+from recurra.unroll.precision import NARROW, checked
 
 
 class Stepper:
@@ -28,8 +28,6 @@ class Stepper:
 
     def __init__(self, cell: Cell, weights: Weights | None, batch: int, precision: str | None = None) -> None:
         self.cell, self.batch, self.precision = cell, batch, checked(precision)
-        if precision is not None:
-            check_here(precision)
         self.native: Any = None
         self.error: float | None = None
         self.refresh(weights)

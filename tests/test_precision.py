@@ -1,0 +1,489 @@
+"""The laws of every precision, with one table of tolerances (precisions.py); what it is told of; what it refuses."""
+
+import copy
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from checks import contracting, few_lengths, filled, needs_machine, weighed
+from precisions import BY_NAME, Precision, off, over_graded, over_narrow, over_precisions
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence
+
+import recurra
+from examples import CELLS, LAYERS, CellExample, LayerExample
+from recurra import Cell, InputError, Recurrent, Session, StrictError, cells, explain, scan, strict
+from recurra.machine.precision import lacking
+from recurra.unroll import Call, answer, operator, visits
+from recurra.unroll import precision as precisions_of_unroll
+from recurra.unroll.rounding import BOUND
+
+pytestmark = needs_machine
+
+T, B, D, H = 6, 4, 7, 24
+States = tuple[Tensor, ...]
+
+
+@functools.cache
+def made(example: CellExample, dtype: torch.dtype) -> Cell:
+    """One cell for all tests, traced once; no test writes to it."""
+    torch.manual_seed(0)
+    return contracting(example.make(D, H)).to(dtype)
+
+
+@functools.cache
+def given(example: CellExample) -> tuple[Tensor, States, Tensor]:
+    """x, states that the cell can be in, and marks of new sequences.
+
+    With these numbers no rounding takes what a relu is of across zero, where its derivative is another.
+    """
+    torch.manual_seed(2 if example.name == "IndRNN" else 1)
+    _, states = scan(made(example, torch.float32), torch.randn(3, B, D))
+    return torch.randn(T, B, D), tuple(s.detach() for s in states), torch.rand(T, B) < 0.3
+
+
+def everything(example: CellExample, dtype: torch.dtype, reverse: bool, name: str | None) -> tuple[list[Tensor], Any]:
+    """Outputs and last states; and every gradient. Marked and forwards, or of unequal lengths and backwards."""
+    cell, (x, states, resets) = made(example, dtype), given(example)
+    x, states = x.to(dtype).requires_grad_(), tuple(s.to(dtype).requires_grad_() for s in states)
+    x = x.clone()
+    lengths = few_lengths(T, B) if reverse else None
+    more = {} if name is None else {"precision": name}
+    run: Any = scan if name is None else recurra.unroll
+    torch.manual_seed(1)
+    with torch.set_grad_enabled(name != "int8"):
+        y, last = run(cell, x, states, lengths, reverse, resets=None if reverse else resets, **more)
+    if name == "int8":
+        return [y, *last], []
+    wanted = [x, *states, *cell.parameters()]
+    return [y, *last], filled(wanted, torch.autograd.grad(weighed(y, *last), wanted, allow_unused=True))
+
+
+@functools.cache
+def truth(example: CellExample, reverse: bool) -> tuple[list[Tensor], Any]:
+    """What scan gives in fp64."""
+    return everything(example, torch.float64, reverse, None)
+
+
+@over_precisions
+@pytest.mark.parametrize("example", CELLS, ids=str)
+def test_every_cell_is_scan(example: CellExample, precision: Precision) -> None:
+    for reverse in (False, True):
+        with strict(), visits() as seen:
+            outputs, gradients = everything(example, precision.dtype, reverse, precision.name)
+        assert {v.executor for v in seen} == {"native machine"}
+        exact, exact_gradients = truth(example, reverse)
+        assert max(map(off, outputs, exact)) <= precision.output
+        if precision.gradient is not None:
+            assert max(map(off, gradients, exact_gradients)) <= precision.gradient
+        if precision.name not in ("fp32", "fp64"):  # it did compute in another way
+            assert any(off(a, b) > 1e-9 for a, b in zip(outputs, exact, strict=True))
+
+
+@over_narrow
+@pytest.mark.parametrize("example", CELLS, ids=str)
+def test_same_bits_whole_in_parts_in_any_batch_and_in_a_session(example: CellExample, precision: Precision) -> None:
+    cell, (x, states, _) = made(example, torch.float32), given(example)
+
+    def run(t: slice, b: slice, first: States) -> tuple[Tensor, States]:
+        found = recurra.unroll(cell, x[t, b], tuple(s[b] for s in first), precision=precision.name)
+        return found[0], found[1]
+
+    every = slice(None)
+    with torch.no_grad(), strict():
+        y, last = run(every, every, states)
+        for b in (slice(0, 1), slice(1, 4)):
+            alone, after = run(every, b, states)
+            assert torch.equal(alone, y[:, b]) and all(map(torch.equal, after, (s[b] for s in last)))
+        now, ys = states, []
+        for t in (slice(0, 1), slice(1, 4), slice(4, 6)):
+            part, now = run(t, every, now)
+            ys.append(part)
+        assert torch.equal(torch.cat(ys), y) and all(map(torch.equal, now, last))
+    if not cell.side_sizes and not cell.call_weights():
+        session = Session(Recurrent(cell, precision=precision.name), state=states if len(states) > 1 else states[0])
+        assert torch.equal(torch.stack([session.step(row).clone() for row in x]), y)
+
+
+@over_graded
+@pytest.mark.parametrize("example", CELLS[::4], ids=str)
+def test_a_root_of_the_memory_has_the_same_results(example: CellExample, precision: Precision) -> None:
+    cell, (x, states, _) = made(example, precision.dtype), given(example)
+    x, states = x.to(precision.dtype), tuple(s.to(precision.dtype) for s in states)
+    found = []
+    for thrifty in (False, True):
+        torch.manual_seed(1)
+        y, last = answer(Call(cell, x, states, few_lengths(T, B), precision=precision.name, thrifty=thrifty))
+        wanted = list(cell.parameters())
+        gradients = torch.autograd.grad(weighed(y, *last), wanted, allow_unused=True)
+        found.append(([y, *last], filled(wanted, gradients)))
+    assert all(map(torch.equal, found[1][0], found[0][0]))
+    assert max(map(off, found[1][1], found[0][1])) <= (precision.gradient or 0)
+
+
+def named(layer: nn.Module, name: str | None) -> nn.Module:
+    """The layer, with all inside, in a precision."""
+    for module in layer.modules():
+        if isinstance(module, (Recurrent, nn.RNNBase)):
+            module.precision = name  # type: ignore[assignment]
+    return layer
+
+
+@over_graded
+@pytest.mark.parametrize("example", LAYERS, ids=str)
+def test_every_layer_packed_and_recorded(example: LayerExample, precision: Precision) -> None:
+    layer = example.make(D, False).to(precision.dtype)
+    x = torch.randn(T, 2, D, dtype=precision.dtype)
+    exact = named(copy.deepcopy(layer), None).double()
+    named(layer, precision.name)
+    packed = pack_padded_sequence(x, [T, 2])
+    with strict(), layer.record("output") as seen, exact.record("output") as truly:
+        y, _ = layer(packed)
+        true, _ = exact(pack_padded_sequence(x.double(), [T, 2]))
+    gradients = torch.autograd.grad(weighed(y.data), list(layer.parameters()), allow_unused=True)
+    expected = torch.autograd.grad(weighed(true.data), list(exact.parameters()), allow_unused=True)
+    assert off(y.data, true.data) <= precision.output
+    assert all(off(seen[key].data, truly[key].data) <= precision.output for key in truly)
+    deep = 4  # the errors of layers add up
+    assert max(off(a, b) for a, b in zip(gradients, expected) if b is not None) <= deep * (precision.gradient or 0)
+
+
+@pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN"])
+@over_graded
+def test_bf16_is_no_worse_than_torchs_autocast(kind: str, precision: Precision) -> None:
+    if precision.name != "bf16":
+        pytest.skip("of bf16 alone")
+    theirs = getattr(nn, kind)(128, 256)
+    ours, exact = getattr(recurra, kind)(128, 256, precision="bf16"), copy.deepcopy(theirs).double()
+    ours.load_state_dict(theirs.state_dict())
+    x = torch.randn(16, 32, 128)
+
+    def numbers(layer: nn.Module, x: Tensor) -> list[Tensor]:
+        x = x.clone().requires_grad_()
+        y = layer(x)[0]
+        gradients = torch.autograd.grad(weighed(y.to(exact.weight_ih_l0.dtype)), [x, *layer.parameters()])
+        return [y, *gradients]
+
+    truth, mine = numbers(exact, x.double()), numbers(ours, x)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        other = numbers(theirs, x)
+    for a, b, t in zip(mine, other, truth, strict=True):
+        assert off(a, t) <= min(1e-2, off(b.float(), t))
+
+
+# ---- dtypes
+
+
+@pytest.mark.parametrize("make", [lambda: recurra.LSTM(3, 4), lambda: Recurrent(cells.LSTM(3, 4))])
+def test_weights_keep_their_dtype_and_results_have_that_of_x(make: Any) -> None:
+    layer, x = make(), torch.randn(5, 2, 3, requires_grad=True)
+
+    def results(name: str | None, x: Tensor, one: nn.Module) -> list[Tensor]:
+        named(one, name)
+        with strict(), one.record("c") as seen:
+            y, (h, c) = one(x)
+        gradients = torch.autograd.grad(weighed(y, h, c), [x, *one.parameters()])
+        return [y, h, c, seen["c"], *gradients]
+
+    twice = copy.deepcopy(layer).double()
+    exact, wide = results(None, x.detach().double().requires_grad_(), twice), results("fp64", x, layer)
+    assert all(t.dtype is torch.float32 for t in wide)
+    assert all(off(a, b) < 1e-7 for a, b in zip(wide[:4], exact[:4], strict=True))  # rounded once
+    narrow, plain = results("fp32", x.detach().double().requires_grad_(), twice), results("fp32", x, layer)
+    assert all(t.dtype is torch.float64 for t in narrow)
+    assert all(torch.equal(a.float(), b) for a, b in zip(narrow, plain, strict=True))
+    assert all(map(torch.equal, plain, results(None, x, layer)))
+    half = copy.deepcopy(layer).bfloat16()  # which the machine computes in no other way
+    assert results("fp32", x.detach().bfloat16().requires_grad_(), half)[0].dtype is torch.bfloat16
+
+
+def test_weights_that_stand_in_copies_and_functional_calls() -> None:
+    for name in ("bf16", "fp64"):
+        layer = Recurrent(cells.GRU(3, 4), precision=name)
+        x, other = torch.randn(5, 2, 3), {k: 0.5 * p.detach() for k, p in layer.named_parameters()}
+        twin = copy.deepcopy(layer)
+        assert repr(twin) == repr(layer) and f"precision='{name}'" in repr(layer)
+        assert torch.equal(twin(x)[0], layer(x)[0])
+        called = torch.func.functional_call(layer, other, (x,))[0]
+        stood = recurra.unroll(layer.cell, x, weights={k[5:]: w for k, w in other.items()}, precision=name)[0]
+        twin.load_state_dict(other)
+        assert torch.equal(called, twin(x)[0]) and torch.equal(stood, called)
+    assert repr(recurra.LSTM(3, 4, memory="sqrt", precision="bf16")) == "LSTM(3, 4, memory='sqrt', precision='bf16')"
+
+
+def test_a_session_in_another_precision_than_its_layer() -> None:
+    layer, x = (
+        recurra.Stack([recurra.LSTM(3, 4, 2), recurra.Residual(Recurrent(cells.GRU(4, 4)))]),
+        torch.randn(5, 2, 3),
+    )
+    for name in ("fp64", "bf16"):
+        session = Session(layer, precision=name)
+        ys = torch.stack([session.step(row).clone() for row in x])
+        expected, last = named(copy.deepcopy(layer), name)(x)
+        assert torch.equal(ys, expected) and session.error is None
+        again = copy.deepcopy(session)
+        assert torch.equal(again.step(x[0]), session.step(x[0]))
+        assert all(t.dtype is torch.float32 for t in torch.utils._pytree.tree_leaves(session.state))
+        session.refresh()
+        session.state = last
+        y = session.step(x[0]).clone()
+        assert torch.equal(named(copy.deepcopy(layer), name)(x[:1], last)[0][0], y)
+    with strict(), pytest.raises(InputError, match="this session's layer takes"):
+        Session(layer, precision="bf16").step(torch.randn(1, 4))
+
+
+def test_second_derivatives_are_taken_in_fp32() -> None:
+    cell, x = cells.LSTM(3, 4), torch.randn(5, 2, 3, requires_grad=True)
+
+    def twice(name: str) -> list[Tensor]:
+        y, _ = recurra.unroll(cell, x, precision=name)
+        (d,) = torch.autograd.grad(weighed(y), x, create_graph=True)
+        return [d, *torch.autograd.grad(d.square().sum(), [x, *cell.parameters()])]
+
+    with strict():
+        for a, b in zip(twice("bf16"), twice("fp64"), strict=True):
+            assert a.dtype is torch.float32 and off(a, b) <= 2e-2
+
+
+# ---- what else runs a step
+
+
+class Looking(cells.Elman):
+    """A step that only Python can run."""
+
+    def step(self, x: Tensor, h: Tensor) -> Tensor:
+        return super().step(x, h) if float(h.detach().sum()) < 100 else h
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [("bf16", "; bf16 is PyTorch's autocast there"), ("fp32-fast", "; fp32-fast is plain fp32 there"), ("fp64", "")],
+)
+def test_where_the_machine_does_not_run(name: str, told: str) -> None:
+    layer = Recurrent(Looking(3, 4), precision=name)
+    x = torch.randn(5, 2, 3, requires_grad=True)
+    exact = scan(copy.deepcopy(layer.cell).double(), x.double())[0]
+    visit = explain(layer, x).visits[0]
+    assert visit.executor == "scan" and visit.reason.endswith(told) and (told or ";" not in visit.reason)
+    y, h = layer(x)
+    (d,) = torch.autograd.grad(y.sum(), x)
+    assert y.dtype is h.dtype is d.dtype is torch.float32
+    assert off(y, exact) <= BY_NAME[name].output or (name == "fp64" and off(y, exact) < 1e-7)
+    packed = layer(pack_padded_sequence(x, [5, 2]))[0].data
+    assert packed.dtype is torch.float32
+    with strict(), pytest.raises(StrictError, match="would run on scan"):
+        layer(x)
+
+
+@pytest.mark.parametrize("example", CELLS[::3], ids=str)
+def test_function_transforms_in_bf16(example: CellExample) -> None:
+    cell, (x, states, _) = made(example, torch.float32), given(example)
+
+    def loss(x: Tensor) -> Tensor:
+        return weighed(recurra.unroll(cell, x, states, precision="bf16")[0])
+
+    torch.manual_seed(1)
+    with visits() as seen:
+        found = torch.func.grad(loss)(x)
+    assert [v.executor for v in seen] == ["PyTorch"] and seen[0].reason.endswith("bf16 is PyTorch's autocast there")
+    torch.manual_seed(1)
+    (expected,) = torch.autograd.grad(loss(x.requires_grad_()), x)
+    x.requires_grad_(False)
+    assert found.dtype is torch.float32 and off(found, expected) < 0.05
+
+
+# ---- the compilers
+
+
+@pytest.fixture
+def dynamo() -> Iterator[None]:
+    """torch.compile follows layers of torch.nn's kind, too."""
+    import torch._dynamo.config
+
+    torch._dynamo.reset()
+    with torch._dynamo.config.patch(allow_rnn=True):
+        yield
+
+
+def fused(layer: nn.Module) -> Any:
+    return torch.compile(layer, fullgraph=True, dynamic=True, backend="aot_eager")
+
+
+@pytest.mark.usefixtures("dynamo")
+@pytest.mark.parametrize("name", ["bf16", "fp64"])
+@pytest.mark.parametrize("make", [lambda: recurra.GRU(3, 4), lambda: Recurrent(cells.LSTM(3, 4))])
+def test_compiled_and_exported(make: Any, name: str) -> None:
+    layer = named(make(), name)
+    x = torch.randn(5, 2, 3, requires_grad=True)
+    for one in (x, torch.randn(7, 3, 3, requires_grad=True)):
+        y, expected = fused(layer)(one)[0], layer(one)[0]
+        assert torch.equal(y, expected)
+        wanted = [one, *layer.parameters()]
+        for a, b in zip(*(torch.autograd.grad(weighed(t), wanted) for t in (y, expected)), strict=True):
+            assert off(a, b) < 1e-6
+    with torch.no_grad():
+        program = torch.export.export(layer, (x.detach(),))
+        assert torch.equal(program.module()(x.detach())[0], layer(x)[0])
+
+
+def test_an_exported_program_says_what_is_lacking(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer, x = recurra.GRU(3, 5, precision="bf16"), torch.randn(4, 2, 3)
+    with torch.no_grad():
+        program = torch.export.export(layer, (x,)).module()
+        monkeypatch.setattr(precisions_of_unroll, "lacking", without)
+        operator._loaded.cache_clear()
+        with pytest.raises(InputError) as told:
+            program(x)
+    assert str(told.value) == (
+        "This program was written for 'bf16', and bf16 needs AMX, which this processor lacks; it has fp32, fp64. "
+        "Export it in one of these."
+    )
+    operator._loaded.cache_clear()
+
+
+# ---- messages
+
+
+def without(name: str) -> str:
+    """What a processor with nothing but fp32 and fp64 says of the others."""
+    return "" if name in ("fp32", "fp64") else f"{name} needs AMX, which this processor lacks; it has fp32, fp64"
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("bf61", "precision is 'bf61', which there is not; did you mean 'bf16'?"),
+        ("BF16", "precision is 'BF16', which there is not; did you mean 'bf16'?"),
+        (
+            "half",
+            "precision is 'half', which there is not; give fp32, fp64, fp32-fast, bf16 or int8, or None for that of "
+            "the weights.",
+        ),
+        (
+            torch.bfloat16,
+            "precision is a dtype, but is a name; give fp32, fp64, fp32-fast, bf16 or int8, or None for that of the "
+            "weights.",
+        ),
+    ],
+)
+def test_names_that_there_are_not(name: Any, told: str) -> None:
+    cell, x = cells.GRU(3, 4), torch.randn(2, 1, 3)
+    layer = recurra.GRU(3, 4)
+    layer.precision = name
+    for call in (
+        lambda: recurra.LSTM(3, 4, precision=name),
+        lambda: Recurrent(cell, precision=name),
+        lambda: Session(recurra.LSTM(3, 4), precision=name),
+        lambda: recurra.unroll(cell, x, precision=name),
+        lambda: layer(x),
+    ):
+        with pytest.raises(InputError) as caught:
+            call()
+        assert str(caught.value) == told
+
+
+def test_what_the_processor_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precisions_of_unroll, "lacking", without)
+    layer, x = recurra.LSTM(3, 6, precision="fp32-fast"), torch.randn(2, 1, 3)
+    for call in (
+        lambda: layer(x),
+        lambda: Session(layer).step(x[0]),
+        lambda: recurra.train("demo", precision="fp32-fast"),
+        lambda: precisions_of_unroll.check_here("fp32-fast"),
+    ):
+        with pytest.raises(InputError) as caught:
+            call()
+        assert str(caught.value) == (
+            "precision is 'fp32-fast', but fp32-fast needs AMX, which this processor lacks; it has fp32, fp64. "
+            "Choose one of these."
+        )
+    assert Session(layer, precision="fp32").step(x[0]).shape == (1, 6)  # the remedy
+
+
+def test_tensors_that_do_not_fit_are_told_as_ever() -> None:
+    for name in ("fp32", "fp64", "bf16"):
+        for x, told in ((torch.randn(2, 1, 3).double(), "x has the dtype torch.float64"), (5, "x is an int")):
+            with pytest.raises(InputError, match=told):
+                Recurrent(cells.LSTM(3, 4), precision=name)(x)
+        with pytest.raises(InputError, match="x has the shape"):
+            recurra.unroll(cells.LSTM(3, 4), torch.randn(2, 1, 4), precision=name)
+
+
+# ---- int8
+
+needs_int8 = pytest.mark.skipif(bool(lacking("int8")), reason=lacking("int8"))
+
+
+class Remainder(Cell):
+    """What is left of large numbers: rounded weights have no digits for it."""
+
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__(input_size, hidden_size)
+        self.w = nn.Parameter(torch.randn(hidden_size, input_size))
+        with torch.no_grad():
+            self.w[:, 0] = 1000
+
+    def step(self, x: Tensor, h: Tensor) -> Tensor:
+        return torch.nn.functional.linear(x, self.w) - 1000 * x[:, :1]
+
+
+@needs_int8
+@pytest.mark.usefixtures("dynamo")
+def test_int8_is_for_inference() -> None:
+    layer, x = recurra.LSTM(3, 4, bidirectional=True, precision="int8"), torch.randn(4, 1, 3)
+    for call in (lambda: layer(x), lambda: Recurrent(cells.GRU(3, 4), precision="int8")(x), lambda: fused(layer)(x)):
+        with pytest.raises(Exception, match="gradients") as caught:
+            call()
+        assert (
+            "precision is 'int8', which is for inference, and this call asks for gradients. "
+            "Call the layer inside torch.no_grad(), or choose 'fp32' or 'bf16'."
+        ) in str(caught.value)
+    with torch.no_grad():
+        layer(x)
+    with (
+        torch.no_grad(),
+        pytest.raises(InputError, match=r"only the native machine has, and Looking does not run there"),
+    ):
+        Recurrent(Looking(3, 4), precision="int8")(x)
+
+
+@needs_int8
+@torch.no_grad()
+def test_the_error_of_int8_is_measured_and_shown() -> None:
+    layer, x = recurra.LSTM(32, 64, precision="int8"), torch.randn(4, 1, 32)
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    told = explain(layer, x)
+    error = told.visits[0].error
+    assert error is not None and 1e-4 < error < BOUND
+    assert f"native machine in int8 ({error:.2g} of the largest output away from fp32)" in str(told)
+    session = Session(layer)
+    session.step(x[0])
+    assert session.error == error and torch.equal(torch.rand(1), expected)
+    assert Session(layer).error is None
+    layer.weight_ih_l0[0, 0] = 15  # its row has few digits left
+    after = explain(layer, x).visits[0].error
+    assert after is not None and after > error
+    session.refresh()
+    assert session.error == after
+
+
+@needs_int8
+@pytest.mark.usefixtures("dynamo")
+@torch.no_grad()
+def test_int8_refuses_weights_that_it_cannot_hold() -> None:
+    layer, x = Recurrent(Remainder(8, 4), precision="int8"), torch.randn(4, 1, 8)
+    wanted = (
+        r"^precision is 'int8', and the outputs of Remainder are then [0-9.e+]+ of the largest away from those in "
+        r"fp32, where 0\.05 is the most\. Choose 'bf16' or 'fp32' for it\.$"
+    )
+    for call in (lambda: layer(x), lambda: Session(layer).step(x[0])):
+        with pytest.raises(InputError, match=wanted):
+            call()
+    with pytest.raises(Exception, match="of the largest away from those in fp32"):
+        fused(layer)(x)
+    layer.precision = "fp32"
+    assert layer(x)[0].shape == (4, 1, 4)
