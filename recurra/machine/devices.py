@@ -27,4 +27,4 @@ def prepare(plan: Plan, backward: Backward | None, device: torch.device) -> Exec
 
 def without_second(device: torch.device) -> str:
     """Why second derivatives go through PyTorch there; "" where an executor has them."""
-    return "" if device.type == "cpu" else f"on {device.type} second derivatives are PyTorch's own"
+    return "" if device.type == "cpu" else "generated kernels have none"

@@ -1,5 +1,6 @@
 """Generated Triton kernels as an executor: fp32 and fp64 on a GPU, with the interface of the native machine."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -11,7 +12,7 @@ from recurra.machine.native import Needs, weights_of
 from recurra.machine.operands import Unsupported
 from recurra.machine.program import TRANSIENT as NOT_KEPT
 from recurra.machine.triton_functions import INTERPRETED, missing
-from recurra.machine.triton_program import TRANSIENT, Arrays, TritonProgram
+from recurra.machine.triton_program import TRANSIENT, Arrays, TritonProgram, cut_for
 from recurra.program.layout import Layout
 from recurra.program.plan import Backward, Plan
 
@@ -142,6 +143,21 @@ class TritonExecutor:
         if self._derivative is not None:
             found.append(self._backward(False, (True,) * len(self.plan.inputs)).program)
         return found
+
+    def laid_out(self, B: int, dtype: torch.dtype, device: torch.device) -> str:
+        """How the loop over B sequences lies on the GPU, in words."""
+        program = self.programs()[0]
+        n = next(n for n, stage in enumerate(program.procedure.stages) if stage.loop)
+        kernel = program.loop(n, frozenset())
+        numbers = sum(math.prod(self.plan.statics[i].shape) for kind, i in kernel.arguments if kind == "static")
+        cut = cut_for(kernel, B, numbers * dtype.itemsize, device)
+        blocks = -(-B // cut.rows)
+        count = blocks * cut.across
+        some = f"{count} program instance{'' if count == 1 else 's'}"
+        told = f"one kernel for all steps, {some} of {min(B, cut.rows)} sequences"
+        if cut.across == 1:
+            return told
+        return f"{told} and a part of the columns: {cut.across} of them meet after each phase of a step"
 
     def kept_widths(self, reverse: bool) -> list[int]:
         """The widths of the arrays that a call keeps for its backward."""

@@ -134,6 +134,17 @@ class TritonProgram:
         targets: Sequence[Tensor | None] = (),
     ) -> None:
         """One call. like: has its dtype and device."""
+        with torch.cuda.device_of(like):  # type: ignore[no-untyped-call]  # where Triton launches
+            self._run(layout, arrays, statics, like, targets)
+
+    def _run(
+        self,
+        layout: Layout,
+        arrays: Arrays,
+        statics: Sequence[Tensor],
+        like: Tensor,
+        targets: Sequence[Tensor | None],
+    ) -> None:
         widths = self.procedure.widths
         arrays = [like.new_empty(layout.N, w) if a is TRANSIENT else a for a, w in zip(arrays, widths, strict=True)]
         call = _Call(self, layout, arrays, [s.contiguous() for s in statics], like)

@@ -270,8 +270,8 @@ def loop_kernel(
         with to.inside("if running > block * ROWS:"):
             for p, phase in enumerate(stage.phases):
                 part, sums = _loop_phase(to, p, phase, part, sums)
-            if any(reductions(p) for p in stage.phases[-1:]):
-                _meeting(to)  # before anybody writes what others still put together
+            if any(reductions(p) or _by_everybody(p, stage) for p in stage.phases[-1:]):
+                _meeting(to)  # before anybody writes what others still read in what came after the last meeting
         with to.inside("else:"):
             _meeting(to)  # the states of those who begin with the next step are there
     tiles = tuple((p.width, bool(p.gates)) for p in stage.phases)

@@ -75,6 +75,8 @@ class Explanation:
             return "\n".join(lines + cost)
         if v.compiled.plan is not None:
             lines += [f"  {line}" for line in part_lines(v.compiled.plan, v.compiled.backward)]
+        if laid_out := getattr(v.compiled.executor, "laid_out", None):
+            lines.append(f"  the loop:                  {laid_out(v.B, v.compiled.dtype, v.compiled.device)}")
         if v.compiled.executor is not None:
             lines.append(f"  kept for the backward pass: {_kept(v)}")
         if v.compiled.second is not None:
