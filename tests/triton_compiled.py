@@ -24,10 +24,12 @@ def compiled(kernel: Kernel, constants: dict[str, object], together: bool = Fals
     source = ASTSource(function, signature, constexprs=constants)
     made = triton.compile(source, target=HOPPER, options={"launch_cooperative_grid": together})
     assert len(made.asm["cubin"]) > 1000
+    assert made.metadata.shared <= 227 << 10, "what an H100 has for one instance"
     return str(made.asm["ptx"])
 
 
-def compile_all(program: TritonProgram, across: int) -> None:
+def compile_all(program: TritonProgram, across: int, **sizes: int) -> None:
+    """sizes: numbers that the kernel is compiled for, as Triton does for those that are 1."""
     for n, stage in enumerate(program.procedure.stages):
         if not stage.loop:
             for step in program.wide(n, frozenset()):
@@ -36,8 +38,9 @@ def compile_all(program: TritonProgram, across: int) -> None:
                     compiled(step.kernel, {**tiles, "ROWS": 8, "REAL": REAL})
             continue
         kernel = program.loop(n, frozenset())
-        cut = cut_for(kernel, 16, 0, torch.device("cpu"))
+        cut = cut_for(kernel, 16, 0, torch.float32, torch.device("cpu"))
         constants = meta_of(cut, torch.zeros(())) | {"ACROSS": across, "WIDER": across, "PART": -1}
+        constants |= sizes
         ptx = compiled(kernel, constants, across > 1)
         assert "mma." in ptx, "products on the matrix units"
         assert ("atom" in ptx) == (across > 1), "instances meet where they share columns"
@@ -50,7 +53,7 @@ def main() -> None:
     assert found.plan is not None and found.backward is not None
     forward, backward = TritonExecutor(found.plan, found.backward).programs()
     compile_all(forward, across=8)
-    compile_all(backward, across=1)
+    compile_all(backward, across=1, T=1, B=1, end=1)
     print("compiled")
 
 

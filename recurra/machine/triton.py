@@ -150,7 +150,7 @@ class TritonExecutor:
         n = next(n for n, stage in enumerate(program.procedure.stages) if stage.loop)
         kernel = program.loop(n, frozenset())
         numbers = sum(math.prod(self.plan.statics[i].shape) for kind, i in kernel.arguments if kind == "static")
-        cut = cut_for(kernel, B, numbers * dtype.itemsize, device)
+        cut = cut_for(kernel, B, numbers * dtype.itemsize, dtype, device)
         blocks = -(-B // cut.rows)
         count = blocks * cut.across
         some = f"{count} program instance{'' if count == 1 else 's'}"

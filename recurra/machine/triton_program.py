@@ -77,17 +77,26 @@ class Cut:
 _ONE_ALONE = 1 << 17  # bytes of weights that one multiprocessor reads about as fast as others are met, for each phase
 
 
-def cut_for(kernel: Kernel, B: int, weight_bytes: int, device: torch.device) -> Cut:
-    """The layout for B sequences. Estimated from an H100's bandwidths and latencies; not measured yet."""
+def cut_for(kernel: Kernel, B: int, weight_bytes: int, dtype: torch.dtype, device: torch.device) -> Cut:
+    """The layout for B sequences. Estimated from an H100's sizes, bandwidths and latencies; not measured yet."""
     rows = min(64, max(16, _power(B)))
     blocks = -(-B // rows)
     across = 1
     widest = max((w for w, _ in kernel.tiles), default=1)
     if not INTERPRETED and weight_bytes > _ONE_ALONE * max(1, kernel.parts):
         across = max(1, min(_multiprocessors(device) // blocks, -(-widest // 16)))
-    columns = tuple(min(64 if gates else 128, max(16, _power(-(-w // across)))) for w, gates in kernel.tiles)
+    most = [_most_columns(gates, rows, dtype.itemsize) for _, gates in kernel.tiles]
+    columns = tuple(min(n, max(16, _power(-(-w // across)))) for n, (w, _) in zip(most, kernel.tiles))
     used = max((-(-w // c) for (w, _), c in zip(kernel.tiles, columns)), default=1)
-    return Cut(rows, min(across, used), columns, 32)
+    return Cut(rows, min(across, used), columns, 128 // dtype.itemsize)
+
+
+def _most_columns(gates: int, rows: int, itemsize: int) -> int:
+    """Of a tile: its values stay in registers, three pieces of all weights that it multiplies in shared memory."""
+    if not gates:
+        return max(16, 2048 // rows)
+    room = (256 if rows <= 32 else 128) * 4 // itemsize // gates
+    return min(64, max(16, 1 << max(0, room.bit_length() - 1)))
 
 
 def meta_of(cut: Cut, like: Tensor) -> dict[str, Any]:
@@ -249,7 +258,7 @@ class _Call:
         T, B, like, device = self.layout.T, self.layout.B, self.like, self.like.device
         kernel = self.program.loop(n, frozenset(i for i in self.absent if self.program.procedure.widths[i]))
         weights = {i for kind, i in kernel.arguments if kind == "static"}
-        cut = cut_for(kernel, B, sum(self.statics[i].nbytes for i in weights), device)
+        cut = cut_for(kernel, B, sum(self.statics[i].nbytes for i in weights), like.dtype, device)
         scratch = {i: like.new_empty(B, w) for i, w in enumerate(stage.locals)}
         arguments = self._bound(
             kernel, {"state": lambda i: buffers[i], "local": lambda i: scratch[i], "shifted": self._first_rows}

@@ -46,14 +46,14 @@ Argument = tuple[str, int]  # "array", "static", "state", "local", "gate" or "sh
 class Kernel:
     """A kernel's text and what it is called with, in this order, before the numbers that `Launch` adds.
 
-    tiles    how wide the phases are whose tiles TILE0, TILE1 and so on are, and whether products are among them
+    tiles    how wide the phases are whose tiles TILE0, TILE1 and so on are, and how many products each has
     parts    into how many launches the loop can be cut, a phase each
     sums     how many partial reductions its instances put together
     """
 
     text: str
     arguments: tuple[Argument, ...]
-    tiles: tuple[tuple[int, bool], ...]
+    tiles: tuple[tuple[int, int], ...]
     parts: int = 0
     sums: int = 0
 
@@ -274,7 +274,7 @@ def loop_kernel(
                 _meeting(to)  # before anybody writes what others still read in what came after the last meeting
         with to.inside("else:"):
             _meeting(to)  # the states of those who begin with the next step are there
-    tiles = tuple((p.width, bool(p.gates)) for p in stage.phases)
+    tiles = tuple((p.width, len(p.gates)) for p in stage.phases)
     numbers = ["offsets", "partial", "meetings", "T", "B", "begin", "end"]
     meta = ["ROWS", "ACROSS", "WIDER", "DEPTH", *[f"TILE{p}" for p in range(len(tiles))], "PART", "PRECISION", "REAL"]
     text = to.text([*numbers, *[f"{m}: tl.constexpr" for m in meta]])
@@ -409,6 +409,6 @@ def wide_kernel(
                 to(f"s{n}{letter} = s{n}{letter}[:, None]")
         to.end_sums(phase)
         to("tl.debug_barrier()")
-    tiles = tuple((p.width, False) for p, _ in phases)
+    tiles = tuple((p.width, 0) for p, _ in phases)
     meta = ["ROWS", *[f"TILE{p}" for p in range(len(tiles))], "REAL"]
     return Kernel(to.text(["N", *[f"{m}: tl.constexpr" for m in meta]]), tuple(to.names), tiles)
