@@ -127,9 +127,12 @@ def test_how_threads_share() -> None:
         assert line(told, "threads") == "2: each has sequences of its own (16, 16) and waits for none"
         shared, told = shapes(lstm, torch.zeros(128, 1, 256))[0], explain(lstm, torch.zeros(128, 1, 256))
         assert (shared.use, shared.own, shared.weights) == ("columns", 512 << 10, 1 << 20)
-        assert [p.columns for p in shared.phases] == [128]
+        assert [p.columns for p in shared.phases] == [128] and shared.read == 128 << 20  # once a step, by both together
         assert line(told, "threads") == "2: they share the columns of every step, and meet after each phase of it"
         assert line(told, "weights in the loop").startswith("1.05 MB, of which each thread reads 524 KB at every step")
+        lengths = torch.tensor([9, *[1] * 11])
+        uneven = shapes(lstm, torch.zeros(9, 12, 256), lengths=lengths)[0]
+        assert uneven.sequences[0] < uneven.sequences[1] and uneven.phases[0].rows == max(uneven.sequences)
         few = explain(recurra.LSTM(32, 32), torch.zeros(400, 2, 32))
         assert line(few, "threads") == "2: they share the rows outside of the loop, and its sequences (1, 1)"
         alone = explain(recurra.LSTM(8, 8), torch.zeros(9, 2, 8))
