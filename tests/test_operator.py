@@ -257,3 +257,22 @@ def test_tensors_that_are_not_those_of_the_program_are_refused() -> None:
             back(text, [x], [], statics, None, False, output, memory, [y, h], needed, "")
     with pytest.raises(ProgramError, match="line 1 of the program"):
         run("programme GRU", [x], [], statics, None, False, False, "")
+
+
+@pytest.mark.parametrize("make", [lambda: recurra.LSTM(D, 3), lambda: Recurrent(cells.Elman(D, 3))])
+def test_the_older_onnx_exporter_hands_truth_values_over_as_tensors(make: Callable[[], torch.nn.Module]) -> None:
+    pytest.importorskip("onnx")
+    layer, file = make().eval(), io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(layer, (rows(T, B),), file, dynamo=False)
+    written = file.getvalue()
+    assert written.count(b"Tanh") >= T if isinstance(layer, Recurrent) else b"LSTM" in written
+
+
+@pytest.mark.parametrize("make", [lambda: recurra.LSTM(D, 3), lambda: Recurrent(cells.LSTM(D, 3))])
+def test_nothing_is_recorded_where_a_compiler_looks(make: Callable[[], torch.nn.Module]) -> None:
+    layer = make()
+    with layer.record("i") as seen:
+        torch.compile(layer, backend="eager")(rows(T, B))
+    assert not seen and "i" not in seen

@@ -12,6 +12,7 @@ from recurra.cell.arguments import (
     check_tensor,
     no_truth,
     one_length,
+    truth,
 )
 from recurra.cell.base import (
     Cell,
@@ -77,6 +78,7 @@ __all__ = [
     "split",
     "telling_batches",
     "trial_step",
+    "truth",
     "undisturbed",
     "unscriptable",
     "wrapping",

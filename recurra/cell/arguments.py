@@ -42,6 +42,15 @@ def no_truth(name: str, value: object) -> InputError:
     return InputError(f"{name} is {given}, but answers yes or no. Pass {name}=True or {name}=False.")
 
 
+def truth(name: str, value: object) -> bool:
+    """A truth value, or what torch.onnx's tracer makes of one, a tensor. Raises InputError."""
+    if isinstance(value, Tensor) and value.dtype is torch.bool and torch._C._get_tracing_state() is not None:
+        return bool(value)
+    if value is not False and value is not True:
+        raise no_truth(name, value)
+    return value
+
+
 def autocast_is_on(x: Tensor) -> bool:
     """Whether autocast is on for the device of x. Of a device that has none, as meta, PyTorch refuses to answer."""
     kind = x.device.type

@@ -7,7 +7,7 @@ from typing import Any, TypeGuard
 import torch
 from torch import Tensor, nn
 
-from recurra.cell import no_truth
+from recurra.cell import truth
 from recurra.errors import InputError, kind_of
 from recurra.layers.layer import Layer, Lengths, Sequences, common_layout, map_rows, within
 from recurra.layers.recurrent import Recurrent
@@ -69,8 +69,7 @@ class Bidirectional(Layer):
         reverse: bool = False,
         resets: Tensor | None = None,
     ) -> Any:
-        if reverse is not False and reverse is not True:
-            raise no_truth("reverse", reverse)
+        reverse = truth("reverse", reverse)
         before_ahead, before_back = _entries("Bidirectional", state, 2)
         if _plain(self.ahead) and _plain(self.back):
             one = self.ahead.asked(x, before_ahead, lengths, reverse, resets)

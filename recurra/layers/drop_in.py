@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.compiler import is_compiling
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
-from recurra.cell import Cell, autocast_is_on, check_lengths, check_resets, check_tensor, no_truth, one_length
+from recurra.cell import Cell, autocast_is_on, check_lengths, check_resets, check_tensor, one_length, truth
 from recurra.cells import GRU as GRUCell
 from recurra.cells import LSTM as LSTMCell
 from recurra.cells import Elman, LSTMProjected
@@ -111,8 +111,7 @@ class DropIn(Layer, torch.nn.RNNBase):
         resets: Tensor | None = None,
     ) -> Any:
         """As torch.nn's forward; lengths, reverse, resets as in Recurrent. T = 0 needs lengths: torch.nn refuses it."""
-        if reverse is not False and reverse is not True:
-            raise no_truth("reverse", reverse)
+        reverse = truth("reverse", reverse)
         rows = input.data if isinstance(input, PackedSequence) else input
         as_torch = lengths is None and resets is None and not reverse
         if as_torch and isinstance(rows, Tensor) and self._on_cudnn(rows):

@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from torch import Tensor, nn
+from torch.compiler import is_compiling
 
 from recurra.cell import Cell, recordable
 from recurra.errors import InputError
@@ -111,8 +112,8 @@ def watching(watcher: Watcher) -> Iterator[None]:
 
 
 def wanted(layer: nn.Module, part: str = "") -> Recording | None:
-    """What a call of this cell of the layer shall show; None, at once, where nobody watches."""
-    if not _here.open:
+    """What a call of this cell of the layer shall show; None, at once, where nobody watches or a compiler looks."""
+    if is_compiling() or not _here.open:
         return None
     place = (id(layer), part)
     shapes: dict[str, tuple[int, ...]] = {}

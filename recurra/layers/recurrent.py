@@ -17,6 +17,7 @@ from recurra.cell import (
     check_tensor,
     no_truth,
     one_length,
+    truth,
 )
 from recurra.errors import InputError
 from recurra.layers.layer import Layer, Lengths, Sequences, packed_resets, settings_of, thrifty
@@ -65,8 +66,7 @@ class Recurrent(Layer):
         reverse: bool = False,
         resets: Tensor | None = None,
     ) -> Any:
-        if reverse is not False and reverse is not True:
-            raise no_truth("reverse", reverse)
+        reverse = truth("reverse", reverse)
         call = self.asked(x, state, lengths, reverse, resets)
         if self.memory != "all":
             call = call._replace(thrifty=thrifty(self.memory))
