@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SOURCES := $(wildcard native/*.cpp native/*.h)
 
-.PHONY: help setup demo test check bench rivals bench-published sanitize soak cuda wheel docs clean
+.PHONY: help setup demo test check bench rivals bench-published sanitize tiles soak cuda wheel docs clean
 
 help:
 	@echo "make demo   train a small language model for about a minute and let it write"
@@ -16,6 +16,7 @@ help:
 	@echo "make rivals install JAX and onnxruntime, which the benchmark measures too where they are"
 	@echo "make bench-published  accelerate a published model: the same numbers, and the time"
 	@echo "make sanitize  the native machine's tests under ASan, UBSan and TSan, AVX-512 and AVX2"
+	@echo "make tiles  the tests of precisions on an emulated matrix unit (AMX)"
 	@echo "make soak   ten thousand random calls, right and wrong ones (make test: the first thousand)"
 	@echo "make cuda   on a machine with a GPU: the kernels' tests and the rows of the benchmark for it"
 	@echo "make docs   run every snippet of README and docs, follow every link between them"
@@ -60,6 +61,9 @@ bench-published: setup
 sanitize: setup
 	.ci/sanitize address $(BIN)/python
 	.ci/sanitize thread $(BIN)/python
+
+tiles: setup
+	.ci/tiles $(BIN)/python
 
 docs: setup
 	$(BIN)/python -m pytest tests/test_readme.py $(ARGS)

@@ -2,8 +2,13 @@
 #include "sequence.h"
 
 extern "C" void NAME(recurra_brief_, RECURRA_ISA)(Machine& machine) {
-  machine.kinds[kBrief] = kernels<Brief>(), machine.kinds[kBytes] = kernels<Bytes>();
-#if defined(__AVX512BF16__)
+  machine.kinds[kBrief] = kernels<Brief>();
+#if defined(RECURRA_TILES)  // with all else that the bf16 build has
+  machine.kinds[kSplit] = kernels<Split>();
+#else
+  machine.kinds[kBytes] = kernels<Bytes>();
+#endif
+#if defined(__AVX512BF16__) && !defined(RECURRA_TILES)
   machine.kinds[kSplit] = kernels<Split>(false);
 #endif
 }

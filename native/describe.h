@@ -54,7 +54,7 @@ template <class P, class T = typename P::Number> static void describe(const Proc
       for (int g = 0; g < stage.phases[p].group_count; g++) {
         const Group& group = stage.phases[p].groups[g];
         to.stages[s].phases[p].multiply_adds += int64_t(stage.phases[p].width) * group.depth * group.gate_count;
-        to.stages[s].phases[p].done += units<T>(stage.phases[p], group) * Panels(group.gate_count).vectors * lanes<T> * group.depth;
+        to.stages[s].phases[p].done += units<T>(stage.phases[p], group) * Panels(group.gate_count).vectors * lanes<T> * (P::tiled ? parts(group.depth, P::whole) * P::whole : group.depth);
         to.stages[s].phases[p].packed_bytes += units<T>(stage.phases[p], group) * unit_size<P>(group) * int64_t(sizeof(T));
       }
   }

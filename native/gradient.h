@@ -1,9 +1,11 @@
 // The gradient of a weight: left^T right over all rows, left (N, R), right (N, C). Rows are taken in chunks whose packed
 // forms stay in cache: left as [block of rows of the result][n][kRowsDown], right as [n][columns of a panel], where n counts
 // steps of P::fold rows, merged as weights are.
+//
+// By tiles, left is transposed and packed as P::left makes a left operand, and right as the panels of a weight: the gradient
+// is a product then, to which each chunk adds.
 #pragma once
-#include "multiply.h"
-#include "program.h"
+#include "product.h"
 
 namespace {
 
@@ -77,16 +79,17 @@ template <class T> class Rows {
   int order = 0;
 };
 
-// Rows [from, to) of the result; `memory` holds gradient_memory<T>(to - from) numbers.
-template <class T> constexpr int64_t gradient_memory(int64_t rows) {
-  return parts(rows, kRowsDown) * kBlockStride<T> + kGradientRows * kVectorsAcross * lanes<T>;
+// Rows [from, to) of the result; `memory` holds gradient_memory<P>(to - from) numbers.
+template <class P, class T = typename P::Number> constexpr int64_t gradient_memory(int64_t rows) {
+  int64_t left = P::tiled ? parts(rows, kTiledRows) * kTiledRows * P::left_width(kGradientRows * P::fold) : parts(rows, kRowsDown) * kBlockStride<T>;
+  return left + kGradientRows * P::stored * kVectorsAcross * lanes<T>;
 }
 // `count` numbers of a row, zeros beyond; of no row: zeros.
 template <class T> INLINE Vec<T> some(const T* row, int64_t count) {
   return !row || count <= 0 ? Vec<T>{} : count >= lanes<T> ? load(row) : load_part(row, int(count));
 }
 template <class P, class T = typename P::Number>
-static void gradient_rows(const Procedure& program, const Call& call, const Gain& g, int64_t from, int64_t to, T* target, bool add, T* memory) {
+static void gather_rows(const Procedure& program, const Call& call, const Gain& g, int64_t from, int64_t to, T* target, bool add, T* memory) {
   constexpr int64_t panel = kVectorsAcross * lanes<T>, fold = P::fold;
   int64_t blocks = parts(to - from, kRowsDown);
   T *right = memory, *left = memory + kGradientRows * panel;
@@ -119,6 +122,71 @@ static void gradient_rows(const Procedure& program, const Call& call, const Gain
       }
     }
   }
+}
+
+#if defined(RECURRA_TILES)
+// A block of the result: `vectors` vectors of columns, or, where `columns` says so, a part of one.
+template <int S>
+static void gather_tiles(const float* left, int64_t stride, const float* right, int64_t depth, float* target, int64_t C, int rows, int vectors, int columns, bool add) {
+  alignas(64) float part[kTiledRows * 16];
+  Block<float> block;
+  block.rows = rows, block.to_stride = columns ? 16 : C;
+  for (int z = 0; z < vectors; z++) {
+    block.to[z] = columns ? part : target + z * 16;
+    block.start[z] = add ? block.to[z] : nullptr, block.start_stride[z] = block.to_stride;
+  }
+  for (int r = 0; r < rows && columns && add; r++) store(part + r * 16, load_part(target + r * C, columns));
+  tiled_kernel<S>(vectors)(left, stride, right, depth, block);
+  for (int r = 0; r < rows && columns; r++) store_part(target + r * C, load(part + r * 16), columns);
+}
+
+template <class P>
+static void tile_rows(const Procedure& program, const Call& call, const Gain& g, int64_t from, int64_t to, float* target, bool add, float* memory) {
+  constexpr int64_t most = kGradientRows * P::fold, stride = P::left_width(most), S = P::stored;
+  float *right = memory, *left = memory + kGradientRows * S * kVectorsAcross * 16;
+  Rows<float> left_rows(program, call, g.left), right_rows(program, call, g.right);
+  for (int64_t first = 0; first < call.N || first == 0; first += most) {
+    int64_t rows = smaller(most, call.N - first), pairs = parts(rows, kTileDepth) * (kTileDepth / 2);
+    const float *lefts[most] = {}, *rights[most] = {};
+    for (int64_t k = 0; k < rows; k++) lefts[k] = left_rows.at(first + k), rights[k] = right_rows.at(first + k);
+    auto put = [&](const float* const* of, int64_t k, int64_t column, int64_t count, float* to, int64_t step) INLINE_LAMBDA {
+      const float *even = of[2 * k], *odd = of[2 * k + 1];
+      Vec<float> own[2] = {some(even ? even + column : nullptr, count), some(odd ? odd + column : nullptr, count)};
+      P::put(own, Vec<float>{}, to, step);
+    };
+    for (int64_t r = from; r < to; r += 16)
+      for (int64_t k = 0; k < pairs; k += 16) {
+        alignas(64) float across[16 * S * 16];
+        for (int i = 0; i < 16; i++) put(lefts, k + i, r, to - r, across + i * S * 16, 16);
+        for (int s = 0; s < S; s++) {
+          Vec<float> down[16];
+#pragma GCC unroll 16
+          for (int i = 0; i < 16; i++) down[i] = load(across + (i * S + s) * 16);
+          transpose<float, 8>(down);
+#pragma GCC unroll 16
+          for (int i = 0; i < 16; i++) store(left + (r - from + i) * stride + k * S + s * 16, down[i]);
+        }
+      }
+    for (int64_t c = 0; c < g.C;) {
+      int vectors = int(larger(1, smaller(kVectorsAcross, (g.C - c) / 16))), part = g.C - c < 16 ? int(g.C - c) : 0;
+      for (int64_t k = 0; k < pairs; k++)
+        for (int z = 0; z < vectors; z++) put(rights, k, c + z * 16, g.C - c - z * 16, right + (k * S * vectors + z) * 16, vectors * 16);
+      for (int64_t r = from; r < to; r += kTiledRows)
+        gather_tiles<S>(left + (r - from) * stride, stride, right, rows, target + r * g.C + c, g.C, int(smaller(kTiledRows, to - r)), vectors, part, add || first > 0);
+      c += vectors * 16;
+    }
+  }
+}
+#endif
+
+template <class P, class T = typename P::Number>
+static void gradient_rows(const Procedure& program, const Call& call, const Gain& g, int64_t from, int64_t to, T* target, bool add, T* memory) {
+#if defined(RECURRA_TILES)
+  if constexpr (P::tiled)
+    tile_rows<P>(program, call, g, from, to, target, add, memory);
+  else
+#endif
+    gather_rows<P>(program, call, g, from, to, target, add, memory);
 }
 
 // Columns [from, to) of the sum of all rows. Sums of a chunk are added to the whole: a shorter chain, a smaller error.

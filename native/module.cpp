@@ -5,6 +5,13 @@
 #include <nanobind/stl/vector.h>
 
 #include <sched.h>
+#include <unistd.h>
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+#if defined(__linux__)
+#include <sys/syscall.h>
+#endif
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
@@ -28,6 +35,7 @@ void recurra_exact_v4(Machine&);
 void recurra_brief_v3(Machine&);
 void recurra_brief_v4(Machine&);
 void recurra_brief_bf16(Machine&);
+void recurra_brief_amx(Machine&);
 #else
 void recurra_exact_generic(Machine&);
 void recurra_brief_generic(Machine&);
@@ -36,8 +44,23 @@ void recurra_brief_generic(Machine&);
 
 namespace {
 
+// Whether the processor has a matrix unit for bfloat16, and Linux lets this process use it: the threads it has and will have,
+// and its forked children.
+bool matrix_unit() {
+#if defined(RECURRA_EMULATED_TILES)
+  return true;
+#elif defined(__x86_64__) && defined(__linux__)
+  constexpr unsigned needed = 1u << 22 | 1u << 24;  // amx-bf16, amx-tile
+  constexpr long request = 0x1023, tile_data = 18;  // ARCH_REQ_XCOMP_PERM of Linux 5.16
+  unsigned a, b, c, d;
+  return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d & needed) == needed && syscall(SYS_arch_prctl, request, tile_data) == 0;
+#else
+  return false;
+#endif
+}
+
 // The builds for the widest vectors this processor has; RECURRA_ISA asks for less: avx2, avx512 (without its products of
-// bfloat16). No name: none can run here.
+// bfloat16), avx512-bf16 (without the matrix unit). No name: none can run here.
 Machine choose() {
   Machine chosen{};
 #if defined(__x86_64__)
@@ -47,9 +70,11 @@ Machine choose() {
   if (wish != "avx2" && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512cd")) {
     bool products = wish != "avx512" && __builtin_cpu_supports("avx512bf16");
-    chosen.name = products ? "bf16" : "v4";
+    bool tiles = products && wish != "avx512-bf16" && matrix_unit();
+    chosen.name = tiles ? "amx" : products ? "bf16" : "v4";
     recurra_exact_v4(chosen);
     products ? recurra_brief_bf16(chosen) : recurra_brief_v4(chosen);
+    if (tiles) recurra_brief_amx(chosen);
   } else if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2")) {
     chosen.name = "v3";
     recurra_exact_v3(chosen), recurra_brief_v3(chosen);
@@ -381,7 +406,7 @@ void masks(bool is_double, intptr_t seeds, int64_t rows, int64_t width, int64_t 
 
 NB_MODULE(_native, m) {
   nb::set_leak_warnings(false);  // programs of cells that live until Python ends are no leak
-  m.def("isa", [] { return std::string(machine().name ? machine().name : ""); }, "The instruction set in use: bf16 (AVX-512 with its products of bfloat16), v4 (AVX-512), v3 (AVX2), or '' where the machine cannot run.");
+  m.def("isa", [] { return std::string(machine().name ? machine().name : ""); }, "The instruction set in use: amx (bf16 and the matrix unit), bf16 (AVX-512 with its products of bfloat16), v4 (AVX-512), v3 (AVX2), or '' where the machine cannot run.");
   m.def("kinds", &kinds, "The kinds of arithmetic worth using here: KINDS in recurra/machine/program.py.");
   m.def("lanes", [](bool is_double) { return machine().kinds[is_double].lanes; }, "is_double"_a);
   m.def("most", &most, "threads"_a, "As many threads, and no more than can run at once.");

@@ -2,6 +2,7 @@
 // a weight is packed as one or more vectors for every `fold` of k, in the bits of Number, with zeros behind the last k.
 #pragma once
 #include "functions.h"
+#include "tiles.h"
 #if defined(__AVX512BF16__)
 #include <immintrin.h>
 #endif
@@ -12,11 +13,14 @@ namespace {
 template <class T> struct Plain {
   using Number = T;
   using Gain = Plain;                      // how gradients of weights are multiplied
+  struct Ready {};                         // what a thread has while it multiplies
   static constexpr int fold = 1;           // consecutive k that are packed together
+  static constexpr int whole = 1;          // k come in multiples of this, with zeros behind the last
   static constexpr int stored = 1;         // the vectors that come of them
   static constexpr int head = 0;           // vectors before those of the first k
   static constexpr bool prepares = false;  // whether the left operand has another form, made by `left`
   static constexpr bool scaled = false;    // whether the head holds a factor for each column
+  static constexpr bool tiled = false;     // whether products go through the matrix unit
   static int64_t left_width(int64_t) { return 0; }
   static void left(const T*, int64_t, int64_t, int64_t, T*) {}
   INLINE Vec<T> merge(const Vec<T>* k) { return k[0]; }
@@ -39,14 +43,23 @@ template <class T> struct Plain {
 };
 
 // Numbers that a packed vector holds for each column; they make one panel vector, heads included.
-template <class P> constexpr int64_t steps(int64_t depth) { return P::head + parts(depth, P::fold) * P::stored; }
+template <class P> constexpr int64_t steps(int64_t depth) { return P::head + parts(depth, P::whole) * (P::whole / P::fold) * P::stored; }
+
+template <class T> struct Block {  // what one register block reads and writes; one entry a vector of columns
+  T* to[2 * kVectorsAcross];
+  const T* start[2 * kVectorsAcross];  // null: zero
+  int64_t start_stride[2 * kVectorsAcross];
+  int64_t to_stride;
+  int rows;
+};
+template <class T> using Multiply = void (*)(const T*, int64_t, const T*, int64_t, const Block<T>&);
 
 typedef Int<float> Bits;
 
 // Weights of fewer bits, `Fold` in those of a float, each of which is made a float (Own::widened) and multiplied as such.
 template <class Own, int Fold, int Head> struct Widened : Plain<float> {
   using Gain = Plain<float>;
-  static constexpr int fold = Fold, head = Head;
+  static constexpr int fold = Fold, whole = Fold, head = Head;
   template <int R, int Z, int D> INLINE void chain(Vec<float> (&sum)[R][D * Z], const float* a, int64_t a_stride, const float* W, int64_t depth) {
     const int64_t panel = steps<Own>(depth) * Z * lanes<float>;
     W += Head * Z * lanes<float>;
@@ -114,12 +127,24 @@ template <class F> INLINE void each_pair(const float* a, int64_t depth, F f) {
   }
 }
 
-// Products of bfloat16 numbers, summed in float.
-struct Brief : Plain<float> {
-  using Gain = Brief;
+// A pair in each of a float's bits, multiplied by tiles where there are any. Prepared rows are an odd number of lines long, so
+// that those of a tile do not meet in a few sets of the first-level cache.
+struct Pairs : Plain<float> {
   static constexpr int fold = 2;
   static constexpr bool prepares = true;
-  static int64_t left_width(int64_t depth) { return parts(depth, 32) * 16; }
+#if defined(RECURRA_TILES)
+  using Ready = Amx::Configured;
+  static constexpr bool tiled = true;
+  static constexpr int whole = kTileDepth;
+#else
+  static constexpr int whole = fold;
+#endif
+};
+
+// Products of bfloat16 numbers, summed in float.
+struct Brief : Pairs {
+  using Gain = Brief;
+  static constexpr int64_t left_width(int64_t depth) { return (parts(depth, 32) | 1) * 16; }
   static void left(const float* a, int64_t a_stride, int64_t rows, int64_t depth, float* to) {
     for (int64_t r = 0; r < rows; r++, a += a_stride, to += left_width(depth))
       each_pair(a, depth, [&](int64_t at, Vec<float> even, Vec<float> odd) INLINE_LAMBDA { store(to + at, bf16_pair(even, odd)); });
@@ -144,11 +169,12 @@ struct Brief : Plain<float> {
 };
 
 // A float as the sum of two bfloat16 numbers, high and low; of the four products all but low times low.
-struct Split : Plain<float> {
-  using Gain = Plain<float>;
-  static constexpr int fold = 2, stored = 2;
-  static constexpr bool prepares = true;
-  static int64_t left_width(int64_t depth) { return 2 * parts(depth, 32) * 16; }
+struct Split : Pairs {
+#if defined(RECURRA_TILES)
+  using Gain = Split;
+#endif
+  static constexpr int stored = 2;
+  static constexpr int64_t left_width(int64_t depth) { return (2 * parts(depth, 32) + 1) * 16; }
   // What bfloat16 leaves of both numbers of a pair.
   INLINE Vec<float> rest(Vec<float> high, Vec<float> even, Vec<float> odd) { return bf16_pair(even - bf16_widened((Bits)high, 0), odd - bf16_widened((Bits)high, 1)); }
   // Sixteen pairs, then what is left of them.

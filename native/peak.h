@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <time.h>
 
-#include "multiply.h"
+#include "tiled.h"
 #include "threads.h"
 
 namespace {
@@ -30,6 +30,16 @@ template <class P, class T = typename P::Number> ALONE int64_t multiply_for(int6
   (void)kept;
   return rounds * chains * lanes<T> * P::fold;
 }
+
+#if defined(RECURRA_TILES)
+// Four tiles of sums: those of a block. A product of numbers in two halves takes three.
+template <class P> static int64_t multiply_tiles_for(int64_t rounds) {
+  Amx::Configured configured;
+  each<8>([](auto t) INLINE_LAMBDA { Amx::zero<t>(); });
+  for (int64_t n = 0; n < rounds; n++) each<4>([](auto i) INLINE_LAMBDA { Amx::multiply_add<i, 4 + i / 2, 6 + i % 2>(); });
+  return rounds * 4 * kTileRows * 16 * kTileDepth / (P::stored == 2 ? 3 : 1);
+}
+#endif
 
 template <class T> ALONE int64_t read_for(const char* memory, int64_t bytes, int64_t rounds) {
   constexpr int at_once = 8;
@@ -72,7 +82,12 @@ template <class Work> static double rate(int threads, Work work) {
 
 // Multiply-adds a second.
 template <class P> static double multiply_rate(int threads) {
-  return rate(threads, [] { return multiply_for<P>(1 << 15); });
+#if defined(RECURRA_TILES)
+  if constexpr (P::tiled)
+    return rate(threads, [] { return multiply_tiles_for<P>(1 << 13); });
+  else
+#endif
+    return rate(threads, [] { return multiply_for<P>(1 << 15); });
 }
 // Bytes a second, of memory that every thread reads from its beginning to its end.
 template <class T> static double read_rate(const void* memory, int64_t bytes, int threads) {

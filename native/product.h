@@ -3,8 +3,8 @@
 #pragma once
 #include <utility>
 
-#include "multiply.h"
 #include "program.h"
+#include "tiled.h"
 
 namespace {
 
@@ -92,21 +92,14 @@ template <class P, class T> static void pack_panel(const Group& group, const Cal
       by = most > T(0) ? T(127) / most : Vec<T>{};
       own += step;
     }
-    if (!columns)
-      for (int64_t i = 0; i < steps<P>(group.depth) - P::head; i++) store(own + i * step, Vec<T>{});
-    else if (gate.transposed)
+    if (columns && gate.transposed)
       pack_straight<P>(W, stride, columns, group.depth, by, own, step);
-    else
+    else if (columns)
       pack_transposing<P>(W, stride, columns, group.depth, by, own, step);
+    int64_t known = columns ? parts(group.depth, P::fold) * P::stored : 0;
+    for (int64_t i = known; i < steps<P>(group.depth) - P::head; i++) store(own + i * step, Vec<T>{});
   }
 }
-
-template <class T> struct Block {  // what one register block reads and writes; one entry a vector of columns
-  T* to[2 * kVectorsAcross];
-  const T* start[2 * kVectorsAcross];  // null: zero
-  int64_t start_stride[2 * kVectorsAcross];
-  int64_t to_stride;
-};
 
 template <class P, int R, int Z, int D, class T = typename P::Number>
 static void multiply(const T* a, int64_t a_stride, const T* W, int64_t depth, const Block<T>& block) {
@@ -125,7 +118,6 @@ static void multiply(const T* a, int64_t a_stride, const T* W, int64_t depth, co
       store(block.to[z] + r * block.to_stride, sum[r][z]);
     }
 }
-template <class T> using Multiply = void (*)(const T*, int64_t, const T*, int64_t, const Block<T>&);
 
 constexpr int rows_down(int vectors) {  // rows whose accumulators fill the registers
   return vectors >= 4 ? kRowsDown : vectors == 3 ? (kRowsDown == 6 ? 8 : 4) : kVectorsAcross == 2 && vectors == 2 ? kRowsDown : 8;
@@ -135,7 +127,7 @@ template <class P, int Z, int... R> constexpr auto choose(int rows, std::integer
   ((rows == R + 1 ? void(chosen = multiply<P, R + 1, Z, 1>) : void()), ...);
   return chosen;
 }
-template <class P> static auto kernel(int rows, int vectors, bool pair) -> Multiply<typename P::Number> {
+template <class P> static auto register_kernel(int rows, int vectors, bool pair) -> Multiply<typename P::Number> {
   if (pair) return vectors == kVectorsAcross ? multiply<P, 1, kVectorsAcross, 2> : nullptr;
   switch (vectors) {
     case 1: return choose<P, 1>(rows, std::make_integer_sequence<int, rows_down(1)>{});
@@ -144,5 +136,16 @@ template <class P> static auto kernel(int rows, int vectors, bool pair) -> Multi
     default: return choose<P, 4>(rows, std::make_integer_sequence<int, rows_down(4)>{});
   }
 }
+template <class P> static auto kernel(int rows, int vectors, bool pair) -> Multiply<typename P::Number> {
+#if defined(RECURRA_TILES)
+  if constexpr (P::tiled)
+    return tiled_kernel<P::stored>(vectors);
+  else
+#endif
+    return register_kernel<P>(rows, vectors, pair);
+}
+// The most rows of a block, and how many vectors of a panel go with `rows` rows in it.
+template <class P> constexpr int block_rows(int vectors) { return P::tiled ? kTiledRows : rows_down(vectors); }
+template <class P> constexpr int block_vectors(int64_t rows, int vectors) { return P::tiled && rows > kTileRows && vectors > 2 ? 2 : vectors; }
 
 }  // namespace

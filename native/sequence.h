@@ -137,16 +137,15 @@ template <class P> class Worker {
   // Rows at most at once: of the thread's sequences in a loop, of a chunk otherwise.
   void prepare(const Procedure& of_program, const Stage& of_stage, const Call& of_call, int64_t most_at_once, Team of_team, Pieces<T>& memory, Pieces<T>& common) {
     program = &of_program, stage = &of_stage, call = &of_call, capacity = most_at_once, team = of_team;
-    int64_t slots = 0, sums = 0, depth = 0;
-    int64_t most_left = 0;  // rows of a tile
+    int64_t slots = 0, sums = 0, depth = 0, lefts = 0;
     widest_row = sum_stride = 0;
     for (int p = 0; p < stage->phase_count; p++) {
       const Phase& phase = stage->phases[p];
       slots = larger(slots, phase.slot_count), sums = larger(sums, phase.sum_count);
       if (phase.sum_count) sum_stride = larger(sum_stride, partial_size<T>(phase.width));
       widest_row = larger(widest_row, tile_size(phase));
-      if (phase.group_count) most_left = larger(most_left, most_rows(phase));
       for (int g = 0; g < phase.group_count; g++) depth = larger(depth, phase.groups[g].depth);
+      lefts = larger(lefts, left_size(phase, phase.group_count));
     }
     locals = memory.template take<T*>(stage->local_count);
     states = memory.template take<T*>(stage->state_count), nexts = memory.template take<T*>(stage->state_count);
@@ -172,7 +171,7 @@ template <class P> class Worker {
     slot_memory = memory.take(slots * widest_row);
     splats = memory.take((program->constant_count + 3 * kMostRows) * lanes<T>);
     panel_memory = memory.take(steps<P>(depth) * kVectorsAcross * lanes<T>);
-    left_memory = memory.take(most_left * P::left_width(depth));
+    left_memory = memory.take(lefts);
     sum_memory = common.take(sums * capacity * sum_stride);
     for (int i = 0; i < stage->local_count; i++) set(locals, i, common.take(capacity * stage->local_widths[i]), memory);
     for (int i = 0; i < stage->state_count; i++) {
@@ -207,6 +206,7 @@ template <class P> class Worker {
       for (int64_t column = tiles.first; column < tiles.columns; column += tiles.step)
         for (int64_t t = first; t < last; t++) {
           int64_t end = at(t);
+          if (column == tiles.first) prepare_left(phase, from, end - from);
           for (int64_t row = from; row < end; row += tiles.band) tile(phase, tiles, row, end, column, packed);
         }
       for (int64_t t = first; t < last && phase.sum_count; t++) {
@@ -226,9 +226,10 @@ template <class P> class Worker {
     for (int g = 0; rows && g < phase.group_count; g++) {
       Panels p(phase.groups[g].gate_count);
       int vectors = p.first(p.count) - p.first(p.count - 1);
-      int across = vectors << pairs(p, tiles.band, packed), down = int(parts(tiles.band, parts(tiles.band, rows_down(vectors))));
+      int across = block_vectors<P>(tiles.band, vectors) << pairs(p, tiles.band, packed), most = block_rows<P>(vectors);
+      int down = P::tiled ? int(smaller(tiles.band, most)) : int(parts(tiles.band, parts(tiles.band, most)));
       if (down * across * lanes<T> <= to.block_rows * to.block_columns) continue;
-      to.block_rows = down, to.block_columns = across * lanes<T>, to.most_block_rows = rows_down(vectors);
+      to.block_rows = down, to.block_columns = across * lanes<T>, to.most_block_rows = P::tiled && down <= kTileRows ? kTileRows : most;
     }
   }
 
@@ -341,7 +342,8 @@ template <class P> class Worker {
   }
   static int64_t most_rows(const Phase& phase) {
     if (!phase.group_count) return larger(1, tile_elements<T> / larger(lanes<T>, smaller(rounded<T>(phase.width), tile_elements<T>)));
-    return larger(kRowsDown, tile_elements<T> / unit_columns(phase) / kRowsDown * kRowsDown);
+    constexpr int block = P::tiled ? kTiledRows : kRowsDown;
+    return larger(block, tile_elements<T> / unit_columns(phase) / block * block);
   }
   static int64_t tile_size(const Phase& phase) { return larger(tile_elements<T>, most_rows(phase) * unit_columns(phase)); }
 
@@ -380,6 +382,7 @@ template <class P> class Worker {
     if (rows <= 0) return;
     Settled<T>& tiles = settled[&phase - stage->phases];
     if (tiles.rows != rows) cut(phase, rows, tiles);
+    prepare_left(phase, from, rows);
     for (int64_t column = tiles.first; column < tiles.columns; column += tiles.step)
       for (int64_t row = from; row < to; row += tiles.band) tile(phase, tiles, row, to, column, packed);
     if (!phase.sum_count) return;
@@ -399,7 +402,7 @@ template <class P> class Worker {
     int64_t unit = unit_columns(phase), bands = parts(rows, most_rows(phase)), share = unit;
     while (phase.sum_count && share % block_columns<T>) share += unit;  // threads cut rows between blocks
     int64_t all = parts(phase.width, share), end = parts(phase.width, unit) * unit;
-    tiles.rows = rows, tiles.band = parts(rows, bands);
+    tiles.rows = rows, tiles.band = P::tiled ? smaller(rows, most_rows(phase)) : parts(rows, bands);
     tiles.first = all * team.thread / team.of * share, tiles.columns = smaller(end, all * (team.thread + 1) / team.of * share);
     tiles.step = smaller(larger(unit, tiles.columns - tiles.first), larger(unit, tile_elements<T> / tiles.band / unit * unit));
   }
@@ -442,17 +445,32 @@ template <class P> class Worker {
     }
   }
 
+  // The left operands of a phase's products in the form that P asks for, once for all columns. The last tile of rows may
+  // read beyond the last of them.
+  int64_t left_size(const Phase& phase, int groups) const {
+    int64_t size = 0;
+    for (int g = 0; g < groups; g++) size += (capacity + (P::tiled ? kTiledRows - 1 : 0)) * P::left_width(phase.groups[g].depth);
+    return size;
+  }
+  T* left_of(const Phase& phase, const Group& group, int64_t row) const {
+    return left_memory + left_size(phase, int(&group - phase.groups)) + (row - first_row) * P::left_width(group.depth);
+  }
+  void prepare_left(const Phase& phase, int64_t row, int64_t rows) {
+    for (int g = 0; P::prepares && rows > 0 && g < phase.group_count; g++) {
+      int64_t stride = 0;
+      const T* a = locate(phase.groups[g].left, row, stride);
+      P::left(a, stride, rows, phase.groups[g].depth, left_of(phase, phase.groups[g], row));
+    }
+  }
+
   // Whether one row takes two units at once, for as many accumulators as the latency of a multiply-add asks for.
-  static bool pairs(const Panels& p, int64_t rows, bool packed) { return packed && rows == 1 && p.count == 1 && p.vectors == kVectorsAcross; }
+  static bool pairs(const Panels& p, int64_t rows, bool packed) { return !P::tiled && packed && rows == 1 && p.count == 1 && p.vectors == kVectorsAcross; }
 
   void product(const Phase& phase, const Group& group, const Extent& e, int64_t row, int64_t column, const T* packed) {
     Panels p(group.gate_count);
     int64_t a_stride = 0, unit = int64_t(p.blocks) * lanes<T>;
-    const T* a = locate(group.left, row, a_stride);
-    if (P::prepares) {
-      P::left(a, a_stride, e.rows, group.depth, left_memory);
-      a = left_memory, a_stride = P::left_width(group.depth);
-    }
+    const T* a = P::prepares ? left_of(phase, group, row) : locate(group.left, row, a_stride);
+    if (P::prepares) a_stride = P::left_width(group.depth);
     Tile<T>* starts = settled[&phase - stage->phases].starts;
     for (int g = 0; g < group.gate_count; g++) starts[g] = resolve(group.gates[g].start, e, row, column, 0);
     for (int64_t u = column / unit; u * unit < column + e.width; u++)
@@ -470,13 +488,13 @@ template <class P> class Worker {
 
   void multiply_panel(const Group& group, const Tile<T>* starts, const Panels& p, int panel, const Extent& e, int64_t column, int64_t u,
                       bool pair, const T* a, int64_t a_stride, const T* W) {
-    int first = p.first(panel), vectors = p.first(panel + 1) - first, most = pair ? 1 : rows_down(vectors);
+    int first = p.first(panel), vectors = p.first(panel + 1) - first, most = pair ? 1 : block_rows<P>(vectors);
     int64_t blocks = parts(e.rows, most);
     for (int64_t i = 0; i < blocks; i++) {
-      int64_t r = e.rows * i / blocks, rows = e.rows * (i + 1) / blocks - r;
+      int64_t r = P::tiled ? i * most : e.rows * i / blocks, rows = P::tiled ? smaller(most, e.rows - r) : e.rows * (i + 1) / blocks - r;
       Block<T> block;
-      block.to_stride = e.width;
-      alignas(kVectorBytes) T edge[2 * kVectorsAcross][8][lanes<T>];
+      block.to_stride = e.width, block.rows = int(rows);
+      alignas(kVectorBytes) T edge[2 * kVectorsAcross][P::tiled ? kTiledRows : 8][lanes<T>];
       for (int z = 0; z < vectors << pair; z++) {
         int v = first + z % vectors;
         const Gate& gate = group.gates[v % group.gate_count];
@@ -617,8 +635,9 @@ template <class P> class Member {
 template <class P, class T = typename P::Number> static void gather_gains(const Procedure& program, const Call& call, int thread, int of) {
   for (int i = 0; i < program.gain_count; i++) {
     const Gain& g = program.gains[i];
+    using G = typename P::Gain;
     bool sum = g.left.place == kNone;
-    int64_t block = sum ? 64 / int64_t(sizeof(T)) : kRowsDown, size = sum ? g.C : g.R, blocks = parts(size, block);
+    int64_t block = sum ? 64 / int64_t(sizeof(T)) : G::tiled ? kTiledRows : kRowsDown, size = sum ? g.C : g.R, blocks = parts(size, block);
     int64_t from = smaller(size, blocks * thread / of * block), to = smaller(size, blocks * (thread + 1) / of * block), row = sum ? 1 : g.C;
     if (from == to) continue;
     const T* same = nullptr;  // a target that holds nothing but this gain
@@ -632,10 +651,10 @@ template <class P, class T = typename P::Number> static void gather_gains(const 
       if (sum) {
         sum_rows<T>(program, call, g, from, to, target, g.add[k]);
       } else {
-        int64_t numbers = gradient_memory<T>(to - from);
+        int64_t numbers = gradient_memory<G>(to - from);
         T* memory = reinterpret_cast<T*>(scratch_arena.take(numbers * int64_t(sizeof(T))));
         if (call.poison) fill_nan(memory, numbers);
-        gradient_rows<typename P::Gain>(program, call, g, from, to, target, g.add[k], memory);
+        gradient_rows<G>(program, call, g, from, to, target, g.add[k], memory);
       }
       if (!g.add[k]) same = target;
     }
@@ -667,6 +686,7 @@ template <class P, class T = typename P::Number> static void run(const Procedure
   char* common = common_arena.take(together);
   if (call.poison) fill_nan(reinterpret_cast<T*>(common), together / int64_t(sizeof(T)));
   Threads::run(call.threads, [&](int thread, int of) {
+    [[maybe_unused]] typename P::Ready ready;
     if (packed) pack<P>(program, call, packed, thread, of);
     if (packed && of > 1) Threads::barrier();
     Member<P> member(program, call, steps, &point, thread, of);
@@ -703,7 +723,10 @@ template <class P> class Stream {
   void step(int input, const void* x, int output, void* y) {
     void** arrays = const_cast<void**>(call.arrays);
     arrays[input] = const_cast<void*>(x), arrays[output] = y;
-    Threads::run(1, [&](int, int) { member.run(packed); });
+    Threads::run(1, [&](int, int) {
+      [[maybe_unused]] typename P::Ready ready;
+      member.run(packed);
+    });
   }
 
  private:

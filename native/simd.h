@@ -62,6 +62,6 @@ template <class T> INLINE void store_part(T* p, Vec<T> v, int n) {
 
 INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 INLINE int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
-INLINE int64_t parts(int64_t n, int64_t size) { return (n + size - 1) / size; }
+INLINE constexpr int64_t parts(int64_t n, int64_t size) { return (n + size - 1) / size; }
 
 }  // namespace

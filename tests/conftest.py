@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 hypothesis.settings.register_profile("recurra", deadline=None, derandomize=True, database=None)
 hypothesis.settings.load_profile("recurra")
 
-if built := os.environ.get("RECURRA_SANITIZED"):  # by .ci/sanitize: this file takes the place of the installed machine
+if built := os.environ.get("RECURRA_BUILT"):  # .ci/sanitize, .ci/tiles: a machine in the installed one's place
     spec = importlib.util.spec_from_file_location("recurra._native", built)
     assert spec is not None and spec.loader is not None
     sys.modules["recurra._native"] = importlib.util.module_from_spec(spec)

@@ -368,14 +368,14 @@ def test_an_instruction_set_that_there_is_not(monkeypatch: pytest.MonkeyPatch, w
     with pytest.raises(InputError) as error:
         native.available()
     assert str(error.value) == (
-        f"RECURRA_ISA is '{wish}'. Choose one of avx2, avx512, avx512-bf16, or leave it unset for the widest there is "
-        "here."
+        f"RECURRA_ISA is '{wish}'. Choose one of avx2, avx512, avx512-bf16, amx, or leave it unset for the widest "
+        "there is here."
     )
 
 
 @pytest.mark.skipif(library is None or library.isa() == "v3", reason="a wider build is not the one in use")
 def test_an_instruction_set_asked_for_too_late(monkeypatch: pytest.MonkeyPatch) -> None:
-    loaded = {"v4": "avx512", "bf16": "avx512-bf16"}[library.isa()]
+    loaded = {"v4": "avx512", "bf16": "avx512-bf16", "amx": "amx"}[library.isa()]
     monkeypatch.setenv("RECURRA_ISA", loaded)
     assert native.available() == ""
     monkeypatch.setenv("RECURRA_ISA", "avx2")

@@ -33,7 +33,7 @@ def _load() -> tuple[Any, str]:
 
 library, _unloadable = _load()
 # The builds by the names that RECURRA_ISA gives them, from the narrowest on.
-_SETS = {"v3": "avx2", "v4": "avx512", "bf16": "avx512-bf16"}
+_SETS = {"v3": "avx2", "v4": "avx512", "bf16": "avx512-bf16", "amx": "amx"}
 
 
 def available() -> str:
