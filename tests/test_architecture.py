@@ -14,7 +14,7 @@ PACKAGE = ROOT / "recurra"
 FILES = sorted(PACKAGE.rglob("*.py"))
 HEAVY = (
     "matplotlib", "PIL", "onnx", "onnxruntime", "triton", "starlette", "uvicorn", "websockets", "prometheus_client",
-    "tokenizers", "rjieba", "soundfile", "sacrebleu", "jiwer", "tensorboard",
+    "tokenizers", "rjieba", "soundfile", "sacrebleu", "jiwer", "tensorboard", "pyarrow", "pandas",
 )  # fmt: skip
 FORBIDDEN_MODULES = {"pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib"}
 FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__"}

@@ -61,8 +61,8 @@ class Text:
         )
 
 
-def read_text(path: str | os.PathLike[str]) -> Text:
-    """Reads a UTF-8 text file. DataError says in one sentence what is wrong, and at which byte."""
+def read_bytes(path: str | os.PathLike[str]) -> bytes:
+    """The bytes of a file of text. DataError says in one sentence why there are none."""
     if not os.fspath(path):
         raise DataError("The path of the text is empty; give the path of a text file.")
     path = Path(path)
@@ -80,6 +80,13 @@ def read_text(path: str | os.PathLike[str]) -> Text:
         raise DataError(f"{path} cannot be read: {error.strerror or error}.") from None
     if not raw:
         raise DataError(f"{path} is empty (0 bytes); give a text of at least some thousand characters.")
+    return raw
+
+
+def read_text(path: str | os.PathLike[str]) -> Text:
+    """Reads a UTF-8 text file. DataError says in one sentence what is wrong, and at which byte."""
+    raw = read_bytes(path)
+    path = Path(path)
     for mark, name in ((codecs.BOM_UTF16_LE, "UTF-16LE"), (codecs.BOM_UTF16_BE, "UTF-16BE")):
         if raw.startswith(mark):
             raise DataError(f"{path} is {name}, as byte 0 says; convert it to UTF-8 (iconv -f {name} -t UTF-8).")

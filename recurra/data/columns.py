@@ -1,0 +1,127 @@
+"""Which column of a table holds the text and which the label: chosen by a person, or found from the rows."""
+
+from collections.abc import Container, Sequence
+from dataclasses import dataclass
+
+from recurra.data.table import Table
+from recurra.errors import DataError
+
+_TEXTS = ("text", "sentence", "review", "content", "comment", "body", "文本", "评论", "内容", "句子")
+_LABELS = ("label", "class", "category", "sentiment", "target", "y", "标签", "类别", "情感")
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Texts, each with its label."""
+
+    name: str
+    texts: list[str]
+    labels: list[str]
+    lines: list[int]  # where each is in its file, for messages
+    text: str  # the name of the column; its number from 1 where the file has no names
+    label: str
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def take(self, rows: Sequence[int], part: str = "") -> "Labelled":
+        """Some of the rows, under a name that says which."""
+        name = f"{self.name}, {part}" if part else self.name
+        chosen = ([each[row] for row in rows] for each in (self.texts, self.labels))
+        texts, labels = chosen
+        return Labelled(name, texts, labels, [self.lines[row] for row in rows], self.text, self.label)
+
+
+def labelled(table: Table, text: str | None = None, label: str | None = None, known: Container[str] = ()) -> Labelled:
+    """The texts and labels of a table.
+
+    text, label: names of columns, or their numbers from 1; None finds the column. The label is the column with the
+    fewest different values, the text the one with the longest of the others; a name like `label` or `review` goes
+    before that. known: labels of a model, by which a first row is seen to be data.
+    The first row names the columns unless its label is one that other rows have too.
+    """
+    width = len(table.rows[0])
+    if width < 2:
+        raise DataError(f"{table.name} has one column; a text and a label are needed in each row.")
+    names, begin = table.columns, 0
+    if names is None:
+        names, begin = _named(table, text, label, known)
+    rows = table.rows[begin:]
+    if not rows:
+        raise DataError(f"{table.name} has a row of names and no other; give a text and a label in each row.")
+    said = _chosen(table.name, names, label, "label")
+    written = _chosen(table.name, names, text, "text")
+    if said is None:
+        said = _label_column(table.name, names, rows, written)
+    if written is None:
+        written = _text_column(names, rows, said)
+    if said == written:
+        raise DataError(f"{table.name}: text and label are both column {names[said]}; choose two columns.")
+    return Labelled(
+        table.name,
+        [row[written] for row in rows],
+        [row[said].strip() for row in rows],
+        table.lines[begin:],
+        names[written],
+        names[said],
+    )
+
+
+def _named(table: Table, text: str | None, label: str | None, known: Container[str]) -> tuple[list[str], int]:
+    """The names of the columns and where the data begins."""
+    first = [cell.strip() for cell in table.rows[0]]
+    numbers = [str(n + 1) for n in range(len(first))]
+    chosen = [name for name in (text, label) if name is not None]
+    if any(name in first and name not in numbers for name in chosen):
+        return first, 1
+    if len(table.rows) == 1:
+        return numbers, 0
+    names = first if len(set(first)) == len(first) else numbers
+    column = _chosen(table.name, [*names], label, "label") if label in names or label in numbers else None
+    if column is None:
+        column = _label_column(table.name, names, table.rows[1:], None)
+    others = {row[column].strip() for row in table.rows[1:]}
+    if first[column] in others or first[column] in known:
+        return numbers, 0
+    return first, 1
+
+
+def _chosen(name: str, names: list[str], wanted: str | None, flag: str) -> int | None:
+    if wanted is None:
+        return None
+    if wanted in names:
+        return names.index(wanted)
+    if wanted.isdecimal() and 1 <= int(wanted) <= len(names):
+        return int(wanted) - 1
+    raise DataError(f"{name} has no column {wanted!r} ({flag}); it has {', '.join(names)}.")
+
+
+def _label_column(name: str, names: list[str], rows: list[list[str]], taken: int | None) -> int:
+    hinted = _hinted(names, _LABELS, taken)
+    if hinted is not None:
+        return hinted
+    kinds = {n: len({row[n].strip() for row in rows}) for n in range(len(names)) if n != taken}
+    possible = {n: k for n, k in kinds.items() if 2 <= k <= max(2, len(rows) // 2)}
+    if not possible:
+        counts = ", ".join(f"{names[n]} has {k}" for n, k in kinds.items())
+        raise DataError(
+            f"No column of {name} looks like labels, which have at least 2 different values and fewer than half as "
+            f"many as there are rows ({len(rows)}): {counts}; choose one with label."
+        )
+    return min(possible, key=lambda n: possible[n])
+
+
+def _text_column(names: list[str], rows: list[list[str]], taken: int) -> int:
+    hinted = _hinted(names, _TEXTS, taken)
+    if hinted is not None:
+        return hinted
+    others = [n for n in range(len(names)) if n != taken]
+    return max(others, key=lambda n: sum(len(row[n]) for row in rows))
+
+
+def _hinted(names: list[str], hints: tuple[str, ...], taken: int | None) -> int | None:
+    for hint in hints:
+        for n, name in enumerate(names):
+            if n != taken and name.casefold() == hint:
+                return n
+    return None

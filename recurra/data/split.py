@@ -1,0 +1,208 @@
+"""Labelled texts for training, validation and test: as files are named, or by a seeded split; what is wrong is said.
+
+A split made here is stratified: each label has its share of each part. Rows of equal text stay together, or a model
+would be judged on what it has learned by heart.
+"""
+
+import hashlib
+import os
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from recurra.data.columns import Labelled, labelled
+from recurra.data.keys import key
+from recurra.data.table import Table, kind_of_table, read_table, table_of_memory
+from recurra.errors import DataError, InputError
+
+_PARTS = {"train": ("train", "training"), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The parts of a data set, and what was found in it, a sentence each."""
+
+    name: str
+    train: Labelled
+    validation: Labelled
+    test: Labelled | None  # None where a folder has no file for it
+    notes: tuple[str, ...]
+
+    @property
+    def sha256(self) -> str:
+        """sha256 of all texts and labels, part by part."""
+        parts = (self.train, self.validation, self.test)
+        fields = (field for part in parts if part for row in zip(part.texts, part.labels) for field in row)
+        return hashlib.sha256("\0".join(fields).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def is_labelled(data: Any) -> bool:
+    """Whether data is taken for labelled texts: a table, a folder with a table for training, or rows in memory."""
+    if isinstance(data, (str, os.PathLike)):
+        return kind_of_table(data) is not None or (Path(data).is_dir() and "train" in parts_of(data))
+    return hasattr(data, "columns") or isinstance(data, (list, tuple))
+
+
+def parts_of(folder: str | os.PathLike[str]) -> dict[str, Path]:
+    """The tables of a folder by what their names say they are for. DataError when two are for the same."""
+    found: dict[str, Path] = {}
+    for path in sorted(Path(folder).iterdir()):
+        stem = path.name.partition(".")[0].lower()
+        part = next((part for part, names in _PARTS.items() if stem in names), None)
+        if part is None or kind_of_table(path) is None:
+            continue
+        if part in found:
+            raise DataError(f"{folder} has {found[part].name} and {path.name}, both for {part}; take one away.")
+        found[part] = path
+    return found
+
+
+def read_splits(data: Any, text: str | None, label: str | None, validation: float, test: float, seed: int) -> Splits:
+    """Reads data and splits it. validation, test: the shares taken where there is no file for them. DataError."""
+    if isinstance(data, (str, os.PathLike)) and Path(data).is_dir():
+        return _of_folder(Path(data), text, label, validation, seed)
+    rows, notes = _usable(labelled(_table(data), text, label))
+    train, (kept, tested) = stratified(rows, (validation, test), seed)
+    said = (
+        f"{rows.name} was split by seed {seed}: {len(train)} rows to train, {len(kept)} for validation, {len(tested)} "
+        "for the test; each label has its share, and equal texts stay together."
+    )
+    for_validation = rows.take(kept, f"{len(kept)} rows for validation")
+    for_test = rows.take(tested, f"{len(tested)} rows for the test") if tested else None
+    return _checked(rows.name, rows.take(train, f"{len(train)} rows"), for_validation, for_test, (*notes, said))
+
+
+def _table(data: Any) -> Table:
+    if isinstance(data, Table):
+        return data
+    return read_table(data) if isinstance(data, (str, os.PathLike)) else table_of_memory(data)
+
+
+def _of_folder(folder: Path, text: str | None, label: str | None, share: float, seed: int) -> Splits:
+    files = parts_of(folder)
+    if "train" not in files:
+        raise DataError(
+            f"{folder} has no table for training; name the tables train, dev and test, as in {folder / 'train.csv'}."
+        )
+    tables = {part: read_table(path) for part, path in files.items()}
+    first = labelled(tables["train"], text, label)
+    notes: list[str] = []
+    parts: dict[str, Labelled] = {}
+    for part, table in tables.items():
+        rows = first if part == "train" else _same_columns(table, first)
+        parts[part], found = _usable(rows, say_columns=part == "train")
+        notes += found
+    train, kept = parts["train"], parts.get("validation")
+    if kept is None:
+        stays, (held,) = stratified(train, (share,), seed)
+        notes.append(
+            f"{folder} has no table for validation: {len(held)} of {len(train)} rows were kept, by seed {seed}."
+        )
+        train, kept = train.take(stays, f"{len(stays)} rows"), train.take(held, f"{len(held)} rows for validation")
+    return _checked(str(folder), train, kept, parts.get("test"), tuple(notes))
+
+
+def _same_columns(table: Table, first: Labelled) -> Labelled:
+    return labelled(table, first.text, first.label, known=set(first.labels))
+
+
+def read_rows(data: Any, text: str | None, label: str | None, known: Sequence[str]) -> tuple[Labelled, list[str]]:
+    """All usable rows of a table, to measure a model that knows these labels; what was left out is said."""
+    table = _table(data)
+    try:
+        return _usable(labelled(table, text, label, known=set(known)), say_columns=False)
+    except DataError:  # its columns have other names: what was found instead is said
+        return _usable(labelled(table, known=set(known)))
+
+
+def _usable(rows: Labelled, say_columns: bool = True) -> tuple[Labelled, list[str]]:
+    """The rows that have a text and a label; the others are counted and said."""
+    notes = [f"{rows.name}: the text is column {rows.text}, the label column {rows.label}."] if say_columns else []
+    for what, cells in (("text", rows.texts), ("label", rows.labels)):
+        if empty := [n for n, cell in enumerate(cells) if not cell.strip()]:
+            some = f"1 row of {rows.name} has" if len(empty) == 1 else f"{len(empty)} rows of {rows.name} have"
+            notes.append(f"{some} an empty {what} and {'is' if len(empty) == 1 else 'are'} left out, the first in line "
+                         f"{rows.lines[empty[0]]}.")  # fmt: skip
+    full = [n for n in range(len(rows)) if rows.texts[n].strip() and rows.labels[n]]
+    if not full:
+        raise DataError(f"{rows.name} has no row with a text and a label.")
+    return (rows if len(full) == len(rows) else rows.take(full)), notes
+
+
+def stratified(rows: Labelled, shares: Sequence[float], seed: int) -> tuple[list[int], list[list[int]]]:
+    """Rows to train on, and those of each share. A label keeps at least one text to train on.
+
+    Which rows are taken is a function of the seed and the rows alone.
+    """
+    groups: dict[str, list[int]] = defaultdict(list)
+    for n, text in enumerate(rows.texts):
+        groups[text].append(n)
+    by_label: dict[str, list[list[int]]] = defaultdict(list)
+    for group in groups.values():
+        by_label[rows.labels[group[0]]].append(group)
+    draw = np.random.default_rng(key(seed, "split"))
+    kept: list[list[int]] = [[] for _ in shares]
+    for label in sorted(by_label):
+        order = [by_label[label][n] for n in draw.permutation(len(by_label[label]))]
+        begin = 0
+        for part, share in zip(kept, shares):
+            count = min(round(share * len(order)), max(0, len(order) - 1 - begin))
+            part += [n for group in order[begin : begin + count] for n in group]
+            begin += count
+    taken = {n for part in kept for n in part}
+    train = [n for n in range(len(rows)) if n not in taken]
+    return train, [sorted(part) for part in kept]
+
+
+def _checked(name: str, train: Labelled, kept: Labelled, test: Labelled | None, notes: tuple[str, ...]) -> Splits:
+    """Raises DataError for parts that cannot be used; says what a reader of the figures must know."""
+    counts = Counter(train.labels)
+    if len(counts) < 2:
+        raise DataError(f"{train.name} has one label, {train.labels[0]!r}; at least 2 are needed to tell them apart.")
+    if not kept.texts:
+        raise DataError(f"{name} leaves no row for validation; give more rows of each label, or a file for it.")
+    more = []
+    if once := [label for label, count in counts.items() if count == 1]:
+        shown = ", ".join(map(repr, once[:5])) + (" …" if len(once) > 5 else "")
+        what = "1 label occurs" if len(once) == 1 else f"{len(once)} labels occur"
+        more.append(
+            f"{what} once in training ({shown}): nothing can be learned from one row; give more, or take it away."
+        )
+    for part in filter(None, (kept, test)):
+        unknown = [n for n, label in enumerate(part.labels) if label not in counts]
+        if unknown:
+            raise DataError(
+                f"Line {part.lines[unknown[0]]} of {part.name} has the label {part.labels[unknown[0]]!r}, which "
+                f"training has not ({', '.join(sorted(counts)[:8])}{' …' if len(counts) > 8 else ''}); rows with such "
+                f"labels: {len(unknown)}. Add them to training or take them away."
+            )
+    return Splits(name, train, kept, test, (*notes, *more, *_repeated(train, kept, test)))
+
+
+def _repeated(train: Labelled, kept: Labelled, test: Labelled | None) -> list[str]:
+    """What to say of texts that are in several parts, and of those that have several labels."""
+    notes = []
+    seen = set(train.texts)
+    for part in filter(None, (kept, test)):
+        if twice := sum(text in seen for text in part.texts):
+            rows = "1 text" if twice == 1 else f"{twice} texts"
+            notes.append(f"{rows} of {part.name} {'is' if twice == 1 else 'are'} in training too, so that its figures "
+                         "flatter; nothing was left out.")  # fmt: skip
+    labels: dict[str, set[str]] = defaultdict(set)
+    for text, label in zip(train.texts, train.labels):
+        labels[text].add(label)
+    if torn := sum(len(each) > 1 for each in labels.values()):
+        notes.append(f"{torn} text{'s have' if torn > 1 else ' has'} more than one label in training.")
+    return notes
+
+
+def check_shares(validation: float, test: float) -> None:
+    """Raises InputError for shares that leave nothing to train on."""
+    if validation + test >= 1:
+        raise InputError(
+            f"validation={validation:g} and test={test:g} leave nothing to train on; give less than 1 in all."
+        )
