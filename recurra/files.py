@@ -21,6 +21,7 @@ from typing import TypeVar
 import msgspec
 import safetensors
 import safetensors.torch
+import torch
 from torch import Tensor
 
 from recurra.errors import FileError, InputError, kind_of
@@ -288,3 +289,19 @@ def unpack(folder: Folder, name: str) -> dict[str, Tensor]:
         return safetensors.torch.load(folder.files[name])
     except (safetensors.SafetensorError, ValueError, KeyError) as error:
         raise FileError(f"{folder.path / name}: its header is not that of a safetensors file: {error}.") from None
+
+
+def check_shapes(folder: Folder, wanted: Mapping[str, Tensor], found: Mapping[str, Tensor], fields: str) -> None:
+    """Raises FileError when the tensors of a folder are not those, by name, shape and dtype, that its fields need."""
+    expected = {name: (tuple(t.shape), t.dtype) for name, t in wanted.items()}
+    there = {name: (tuple(t.shape), t.dtype) for name, t in found.items()}
+    for name in expected.keys() | there.keys():
+        if expected.get(name) != there.get(name):
+            raise FileError(
+                f"{folder.path / 'model.safetensors'}: tensor '{name}' is {_shape(there.get(name))} but fields "
+                f"{fields} of {MANIFEST} need {_shape(expected.get(name))}."
+            )
+
+
+def _shape(entry: tuple[tuple[int, ...], torch.dtype] | None) -> str:
+    return "missing" if entry is None else f"{entry[0]} {str(entry[1]).removeprefix('torch.')}"

@@ -42,7 +42,7 @@ def test_the_run_folder_is_complete(trained: Run) -> None:
     }
     config = tomllib.loads((trained.path / "config.toml").read_text())
     given = config["settings"]
-    assert {row.name for row in describe()} - set(given) == {
+    assert {row.name for row in describe("language")} - set(given) == {
         "epochs",
         "time_limit",
         "patience",

@@ -40,10 +40,13 @@ Precision = Annotated[
 @app.command
 @with_settings
 def train(
-    data: Annotated[str, Parameter(help="A UTF-8 text file, or the word demo.")],
+    data: Annotated[str, Parameter(help="A text file, a table, a folder of tables, or the word demo.")],
     /,
     *,
-    task: Annotated[Literal["language"], Parameter(help="What is learned from the data.")] = "language",
+    task: Annotated[
+        Literal["language", "classification"] | None,
+        Parameter(help="What is learned. [classification from a table, language from a text]"),
+    ] = None,
     out: Annotated[str | None, Parameter(help="The run folder to make. [a new folder under runs/]")] = None,
     json: Json = False,
     **settings: Any,
@@ -88,7 +91,7 @@ def resume(
 @app.command(name="eval")
 def evaluate(
     model: Model,
-    data: Annotated[str, Parameter(help="A UTF-8 text file, or the word demo.")],
+    data: Annotated[str, Parameter(help="What the model is to be measured on: a text, a table, or the word demo.")],
     /,
     *,
     precision: Precision = None,
@@ -99,7 +102,23 @@ def evaluate(
     from recurra.cli.output import show
 
     result = recurra.load(model, precision).evaluate(data)
-    show(result, json, bits_per_character=result.bits_per_character, verdict=result.verdict)
+    computed = ("bits_per_character", "verdict")  # properties, which no record of fields has
+    show(result, json, **{name: getattr(result, name) for name in computed if hasattr(result, name)})
+
+
+@app.command
+def predict(
+    model: Model,
+    /,
+    *texts: Annotated[str, Parameter(help="Texts to label; without any, the lines of standard input.")],
+    file: Annotated[str | None, Parameter(help="A file of texts, one a line, in place of them.")] = None,
+    precision: Precision = None,
+    json: Json = False,
+) -> None:
+    """Label texts: one line each, the label and its probability; with --json all probabilities, one object a line."""
+    from recurra.cli import labels
+
+    labels.show(model, texts, file, precision, json)
 
 
 @app.command

@@ -8,6 +8,7 @@ from rich.console import Console
 
 from recurra import cells
 from recurra.cell import Cell
+from recurra.cells.by_name import NAMES, cell_named
 from recurra.cli.output import show
 from recurra.errors import InputError
 from recurra.unroll import describe
@@ -39,20 +40,12 @@ def show_one(name: str, input_size: int, hidden_size: int, as_json: bool) -> Non
 
 
 def make(name: str, input_size: int, hidden_size: int) -> Cell:
-    """The cell of that name. What else it must be given (proj_size, output_size) is half the hidden size."""
-    known = {each.lower(): each for each in cells.__all__}
-    if name.lower() not in known:
-        near = difflib.get_close_matches(name.lower(), known, 1)
-        hint = f"did you mean {known[near[0]]}?" if near else "there are " + ", ".join(cells.__all__) + "."
+    """The cell of that name. Raises InputError for a name or a width that cannot be used."""
+    if name.lower() not in NAMES:
+        near = difflib.get_close_matches(name.lower(), NAMES, 1)
+        hint = f"did you mean {NAMES[near[0]]}?" if near else "there are " + ", ".join(cells.__all__) + "."
         raise InputError(f"There is no cell {name}; {hint}")
     for flag, size in (("--input-size", input_size), ("--hidden-size", hidden_size)):
         if not 1 <= size <= WIDEST:
             raise InputError(f"{flag} is {size}; give 1 to {WIDEST}.")
-    kind = getattr(cells, known[name.lower()])
-    more = {
-        p.name: max(1, hidden_size // 2)
-        for p in list(inspect.signature(kind).parameters.values())[2:]
-        if p.default is inspect.Parameter.empty
-    }
-    cell: Cell = kind(input_size, hidden_size, **more)
-    return cell
+    return cell_named(name.lower(), input_size, hidden_size)

@@ -6,11 +6,14 @@ from typing import Annotated, Any, TypeVar
 
 from cyclopts import Group, Parameter
 
-from recurra.training.settings import describe
+from recurra.training.settings import ONLY, describe
 
 Command = TypeVar("Command", bound=Callable[..., None])
 
-SETTINGS = Group("Settings", sort_key=9)
+_GROUPS: dict[str | None, Group] = {
+    None: Group("Settings", sort_key=8),
+    **{task: Group(f"Settings of the task {task}", sort_key=9) for task in ONLY},
+}
 
 
 def whole(**options: Any) -> Parameter:
@@ -51,9 +54,10 @@ def _flags() -> list[inspect.Parameter]:
                 row.kind if row.default is not None else row.kind | None,
                 Parameter(
                     help=row.help,
-                    group=SETTINGS,
+                    group=_GROUPS[row.task],
                     show_default=row.default is not None,
                     converter=_whole if row.kind is int else None,
+                    negative=None if row.kind is bool else (),
                 ),
             ],
         )

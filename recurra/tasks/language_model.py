@@ -11,19 +11,17 @@ import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
 from recurra import files
 from recurra.data.demo import DEMO, demo_text
 from recurra.data.text import UNKNOWN, Text, Vocabulary, read_text
 from recurra.errors import DataError, FileError, InputError, kind_of
-from recurra.machine.precision import NAMES
 from recurra.tasks.decoding import Decoder, check_length, check_prompt
 from recurra.tasks.evaluation import BITS, Evaluation, verdict
 from recurra.tasks.language import LanguageNetwork, Sizes, State
 from recurra.tasks.language import measure as measure_loss
 from recurra.tasks.measure import Measure
-from recurra.tasks.model import Model
+from recurra.tasks.model import Model, trained_precision
 from recurra.tasks.ngram import NGram
 from recurra.unroll.precision import check_here
 
@@ -230,10 +228,10 @@ class LanguageModel(Model):
             raise FileError(f"{folder.manifest}: field 'vocabulary' is not in code point order without repetition.")
         tensors = files.unpack(folder, "model.safetensors")
         network = _empty(folder, record.sizes, len(vocabulary))
-        _same_shapes(folder, network, tensors)
+        files.check_shapes(folder, network.state_dict(), tensors, "'sizes' and 'vocabulary'")
         network.load_state_dict(tensors, assign=True)
         network.eval()
-        network.compute_in(_precision(folder, record.settings))
+        network.compute_in(trained_precision(folder, record.settings))
         return cls(network, record.sizes, vocabulary, record.settings, record.data, record.result)
 
     def card(self) -> str:
@@ -293,28 +291,3 @@ def _empty(folder: files.Folder, sizes: Sizes, symbols: int) -> LanguageNetwork:
         return LanguageNetwork(sizes, symbols, device="meta")
     except (ValueError, RuntimeError, TypeError, OverflowError) as error:
         raise FileError(f"{folder.manifest}: field 'sizes' names no network that can be built: {error}.") from None
-
-
-def _precision(folder: files.Folder, settings: Settings) -> str:
-    """What the model was trained in; folders of earlier releases do not say, and were trained in fp32."""
-    found = settings.get("precision", "fp32")
-    if found not in NAMES:
-        raise FileError(
-            f"{folder.manifest}: field 'settings.precision' is {found!r}, and there are {', '.join(NAMES)}."
-        )
-    return str(found)
-
-
-def _same_shapes(folder: files.Folder, network: nn.Module, tensors: dict[str, Tensor]) -> None:
-    expected = {name: (tuple(t.shape), t.dtype) for name, t in network.state_dict().items()}
-    found = {name: (tuple(t.shape), t.dtype) for name, t in tensors.items()}
-    for name in expected.keys() | found.keys():
-        if expected.get(name) != found.get(name):
-            raise FileError(
-                f"{folder.path / 'model.safetensors'}: tensor '{name}' is {_shape(found.get(name))} but fields 'sizes' "
-                f"and 'vocabulary' of {files.MANIFEST} need {_shape(expected.get(name))}."
-            )
-
-
-def _shape(entry: tuple[tuple[int, ...], torch.dtype] | None) -> str:
-    return "missing" if entry is None else f"{entry[0]} {str(entry[1]).removeprefix('torch.')}"

@@ -3,7 +3,7 @@
 import importlib
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -11,10 +11,12 @@ from torch import nn
 
 from recurra import files
 from recurra.errors import FileError, InputError
+from recurra.machine.precision import NAMES
 from recurra.tasks.measure import Measure
 
 TASKS = {
-    "language": ("recurra.tasks.language_model", "LanguageModel")
+    "language": ("recurra.tasks.language_model", "LanguageModel"),
+    "classification": ("recurra.tasks.classifier", "Classifier"),
 }  # name of the task: module and class of its model
 
 
@@ -41,6 +43,14 @@ class Model(ABC):
     def evaluate(self, data: Any) -> Any:
         """Measures the model on `data` beside the baselines of its task."""
 
+    def predict(self, *args: Any, **settings: Any) -> list[str]:
+        """The label of each text, from the tasks that tell texts apart."""
+        raise InputError(f"A model of the task '{self.task}' does not predict labels.")
+
+    def probabilities(self, *args: Any, **settings: Any) -> list[dict[str, float]]:
+        """The probability of every label for each text, from the same tasks."""
+        raise InputError(f"A model of the task '{self.task}' does not predict labels.")
+
     def stream(self, *args: Any, **settings: Any) -> Iterator[str]:
         """Text piece by piece, from the tasks that write."""
         raise InputError(f"A model of the task '{self.task}' does not write text.")
@@ -52,6 +62,11 @@ class Model(ABC):
     def compute_in(self, precision: str) -> None:
         """What the recurrent layers compute in from now on, in place of what they were trained in."""
         raise InputError(f"precision={precision!r} cannot be chosen for a model of the task '{self.task}'.")
+
+    @property
+    def rounding(self) -> str:
+        """In int8, the measured error in a sentence; else ""."""
+        return ""
 
     @abstractmethod
     def folder(self) -> tuple[dict[str, object], dict[str, bytes]]:
@@ -83,6 +98,16 @@ def load(path: str | os.PathLike[str], precision: str | None = None) -> Model:
     if precision is not None:
         model.compute_in(precision)
     return model
+
+
+def trained_precision(folder: files.Folder, settings: Mapping[str, object]) -> str:
+    """What a model was trained in; folders of earlier releases do not say, and were trained in fp32."""
+    found = settings.get("precision", "fp32")
+    if found not in NAMES:
+        raise FileError(
+            f"{folder.manifest}: field 'settings.precision' is {found!r}, and there are {', '.join(NAMES)}."
+        )
+    return str(found)
 
 
 def find(path: Path) -> Path:

@@ -22,6 +22,7 @@ class Data(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: str
     sha256: str
     characters: int | None = None  # of a text
+    rows: int | None = None  # of a table
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

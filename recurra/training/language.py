@@ -3,14 +3,14 @@
 import dataclasses
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
 import msgspec
 
 from recurra import files
 from recurra.data.demo import DEMO
 from recurra.data.text import Text, Vocabulary
-from recurra.errors import DataError
+from recurra.errors import DataError, InputError
 from recurra.tasks.language import LanguageNetwork, Sizes
 from recurra.tasks.language_model import as_text
 from recurra.tasks.language_task import LanguageTask
@@ -18,6 +18,7 @@ from recurra.training.config import Config, Data
 from recurra.training.settings import Settings, complete
 from recurra.training.setup import Setup, check_memory, check_unchanged
 
+CELLS = ("lstm", "gru", "rnn")
 _COPY = "data.txt"  # in the run folder, when the text came from no file
 
 
@@ -46,6 +47,8 @@ class LanguageSetup(Setup):
         return cls(dataclasses.replace(text, name=config.data.name), path)
 
     def complete(self, wanted: Settings) -> Settings:
+        if wanted.cell is not None and wanted.cell not in CELLS:
+            raise InputError(f"cell={wanted.cell!r} cannot be used; give {', '.join(CELLS[:-1])} or {CELLS[-1]}.")
         part = self.text.split(wanted.validation)[0].content
         symbols = len(Vocabulary(part))
         full = complete(wanted, len(part), symbols)
@@ -67,4 +70,4 @@ class LanguageSetup(Setup):
 
 def _sizes(full: Settings) -> Sizes:
     assert full.hidden and full.embedding is not None  # complete() has set them
-    return Sizes(full.cell, full.layers, full.hidden, full.embedding)
+    return Sizes(cast(Literal["lstm", "gru", "rnn"], full.cell), full.layers, full.hidden, full.embedding)

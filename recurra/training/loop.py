@@ -152,7 +152,7 @@ class Trainer:
         clip = f"a clip below {self.settings.clip:g}" if self.settings.clip else "clip=1"
         raise TrainingError(
             f"{what}. The checkpoint of step {self.saved} in {self.folder / LAST} is whole; train again with a "
-            f"learning_rate below {self.settings.learning_rate:g} or with {clip}."
+            f"learning_rate below {self.settings.learning_rate or 0:g} or with {clip}."
         )
 
     def _show(self, value: float, norm: float, rate: float, epoch: int, work: int) -> None:

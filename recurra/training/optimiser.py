@@ -10,6 +10,7 @@ BETAS = (0.9, 0.99)  # a memory of 100 steps for the squares: runs here have a t
 
 def optimiser(network: nn.Module, settings: Settings) -> torch.optim.Optimizer:
     """AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101). Matrices of products decay; biases and embeddings do not."""
+    assert settings.learning_rate is not None  # complete() has set it
     decaying: list[nn.Parameter] = []
     others: list[nn.Parameter] = []
     for name, weight in network.named_parameters():

@@ -13,7 +13,7 @@ def learning_rate(settings: Settings, step: int) -> float:
     It rises linearly over `warmup` steps, then stays level or falls along half a cosine that ends with the last step
     (Loshchilov & Hutter 2017, arXiv:1608.03983, without restarts).
     """
-    assert settings.steps is not None and settings.warmup is not None  # complete() has set them
+    assert settings.steps is not None and settings.warmup is not None and settings.learning_rate is not None
     if step < settings.warmup:
         return settings.learning_rate * (step + 1) / settings.warmup
     if settings.schedule == "constant":

@@ -21,23 +21,39 @@ Size = Annotated[int, Meta(ge=1)]
 Width = Annotated[int, Meta(ge=1, le=1_000_000)]
 
 
+CellName = Literal[
+    "lstm", "gru", "rnn", "elman", "elmanoutput", "elmanoutputbefore", "grulayernorm", "gruresetbefore", "indrnn",
+    "jordan", "leakyintegrator", "lstmcoupled", "lstmlayernorm", "lstmoriginal", "lstmpeephole", "lstmprojected", "mgu",
+    "mingru", "minlstm", "qrnn", "slstm", "sru",
+]  # fmt: skip
+
+# What belongs to one task alone; all else is for every task. In a run of another task these are None.
+ONLY = {
+    "language": ("window", "sample_length", "temperature"),
+    "classification": (
+        "encoder", "bidirectional", "pooling", "class_weights", "symbols", "min_count", "text", "label", "test",
+    ),
+}  # fmt: skip
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The settings of a run. `describe()` lists them with their help; `settings(…)` checks what a person gave."""
 
-    cell: Annotated[Literal["lstm", "gru", "rnn"], Meta(description="The recurrent cell of every layer.")] = "lstm"
+    cell: Annotated[
+        CellName | None,
+        Meta(description="The recurrent cell of every layer; language models have lstm, gru or rnn. [lstm]"),
+    ] = None
     layers: Annotated[int, Meta(ge=1, le=1000, description="Recurrent layers, one on top of the other.")] = 1
-    hidden: Annotated[Width | None, Meta(description="Units of each layer. [found from the size of the text]")] = None
+    hidden: Annotated[Width | None, Meta(description="Units of each layer. [found from the data]")] = None
     embedding: Annotated[
         Annotated[int, Meta(ge=0, le=1_000_000)] | None,
-        Meta(
-            description="Width of the learned vector of each character; 0 feeds one-hot vectors. [found from the text]"
-        ),
+        Meta(description="Width of the learned vector of each symbol; 0 feeds one-hot vectors. [found from the data]"),
     ] = None
     dropout: Annotated[
         Annotated[float, Meta(ge=0, lt=1)] | None,
         Meta(
             description="Share of values set to zero in training, before and after every layer. "
-            "[none, unless the text is read many times]"
+            "[of a language model none, unless the text is read many times]"
         ),
     ] = None
 
@@ -46,15 +62,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         Meta(description="What the recurrent layers compute in; the weights are fp32 in any case."),
     ] = "fp32"
 
-    batch: Annotated[Size | None, Meta(description="Places of the text read side by side. [found from its length]")] = (
-        None
-    )
+    batch: Annotated[
+        Size | None, Meta(description="Places of the text, or rows, read side by side. [found from the data]")
+    ] = None
     window: Annotated[
         Size | None,
         Meta(description="Steps through which gradients flow before they are cut. [64, less for a short text]"),
     ] = None
     epochs: Annotated[
-        Size | None, Meta(description="Passes over the training text. [found from its length unless steps is given]")
+        Size | None, Meta(description="Passes over the training data. [found from it unless steps is given]")
     ] = None
     steps: Annotated[Size | None, Meta(description="Updates of the weights, in place of epochs.")] = None
     time_limit: Annotated[
@@ -66,7 +82,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         Meta(description="Validations without a better result after which training stops. [no early stopping]"),
     ] = None
 
-    learning_rate: Annotated[float, Meta(gt=0, description="Step size of AdamW at the top of the schedule.")] = 0.004
+    learning_rate: Annotated[
+        Annotated[float, Meta(gt=0)] | None,
+        Meta(description="Step size of AdamW at the top of the schedule. [0.004, of a classifier 0.002]"),
+    ] = None
     schedule: Annotated[
         Literal["cosine", "constant"],
         Meta(
@@ -85,14 +104,55 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ] = 0.01
 
     validation: Annotated[
-        float, Meta(gt=0, lt=1, description="Share of the text, at its end, kept for validation and never trained on.")
+        float,
+        Meta(
+            gt=0,
+            lt=1,
+            description="Share of the data kept for validation and never trained on: the end of a text, drawn rows.",
+        ),
     ] = 0.1
     eval_interval: Annotated[Size | None, Meta(description="Steps between validations. [found from the steps]")] = None
     log_interval: Annotated[
         Size | None, Meta(description="Steps between rows of metrics.csv. [found from the steps]")
     ] = None
-    sample_length: Annotated[int, Meta(ge=0, description="Characters of the sample written at each validation.")] = 200
-    temperature: Annotated[float, Meta(ge=0, description="Temperature of the samples; 0 takes the likeliest.")] = 0.8
+    sample_length: Annotated[
+        Annotated[int, Meta(ge=0)] | None,
+        Meta(description="Characters of the sample written at each validation. [200]"),
+    ] = None
+    temperature: Annotated[
+        Annotated[float, Meta(ge=0)] | None,
+        Meta(description="Temperature of the samples; 0 takes the likeliest. [0.8]"),
+    ] = None
+
+    text: Annotated[str | None, Meta(description="Column of the text: its name, or its number from 1. [found]")] = None
+    label: Annotated[str | None, Meta(description="Column of the label: its name, or its number from 1. [found]")] = (
+        None
+    )
+    test: Annotated[
+        Annotated[float, Meta(gt=0, lt=1)] | None,
+        Meta(description="Share of the rows kept for the test, where there is no file for it. [0.1]"),
+    ] = None
+    symbols: Annotated[
+        Literal["characters", "words"] | None,
+        Meta(description="What is read one by one. [words where white space divides them, else characters]"),
+    ] = None
+    min_count: Annotated[
+        Size | None, Meta(description="How often training must have a symbol for it to be known. [2]")
+    ] = None
+    encoder: Annotated[
+        Literal["recurrent", "bag", "cnn", "transformer"] | None,
+        Meta(description="What reads the symbols: layers of a cell, a perceptron on the bag of them, … [recurrent]"),
+    ] = None
+    bidirectional: Annotated[
+        bool | None, Meta(description="Whether recurrent layers read in both directions. [yes]")
+    ] = None
+    pooling: Annotated[
+        Literal["last", "mean", "max", "attention"] | None, Meta(description="How all steps become one vector. [max]")
+    ] = None
+    class_weights: Annotated[
+        Literal["equal", "balanced"] | None,
+        Meta(description="Whether rows weigh the same, or those of rare labels more. [equal]"),
+    ] = None
 
     seed: Annotated[
         int, Meta(ge=0, description="Fixes the weights at the start, the data order, dropout and samples.")
@@ -104,19 +164,37 @@ class Setting(NamedTuple):
     """One row of `describe()`."""
 
     name: str
-    kind: Any  # int, float, or a Literal; None is allowed where default is None
+    kind: Any  # int, float, bool, str, or a Literal; None is allowed where default is None
     default: Any
     help: str
+    task: str | None  # the task that alone has it; None for a setting of every task
 
 
-def describe() -> list[Setting]:
-    """Every setting with its plain type, default and help, in the order of the record."""
+def describe(task: str | None = None) -> list[Setting]:
+    """Every setting, or those of a task, with its plain type, default and help, in the order of the record."""
     rows = []
     for item in msgspec.structs.fields(Settings):
+        owner = _owner(item.name)
+        if task is not None and owner not in (None, task):
+            continue
         annotated = item.type
         help_text = next(meta.description for meta in annotated.__metadata__ if meta.description)
-        rows.append(Setting(item.name, _plain(annotated), item.default, help_text))
+        rows.append(Setting(item.name, _plain(annotated), item.default, help_text, owner))
     return rows
+
+
+def _owner(name: str) -> str | None:
+    return next((task for task, names in ONLY.items() if name in names), None)
+
+
+def check_task(task: str, given: Settings) -> None:
+    """Raises InputError for a setting that belongs to another task."""
+    for name in Settings.__struct_fields__:
+        owner, value = _owner(name), getattr(given, name)
+        if value is not None and owner not in (None, task):
+            raise InputError(
+                f"{name}={value!r} is a setting of the task {owner}, and the task here is {task}; leave it out."
+            )
 
 
 def settings(**given: Any) -> Settings:
@@ -150,6 +228,10 @@ def complete(given: Settings, characters: int, symbols: int) -> Settings:
     steps = given.steps or (per_epoch * given.epochs if given.epochs else _seen(characters) // (batch * window))
     eval_interval = given.eval_interval or max(1, min(2000, -(-steps // 6)))
     found = {
+        "cell": "lstm",
+        "learning_rate": 0.004,
+        "sample_length": 200,
+        "temperature": 0.8,
         "hidden": 128 if characters < 50_000 else 256 if characters < 150_000 else 512,
         "embedding": min(64, symbols),
         "dropout": 0.0 if steps < 10 * per_epoch else 0.2,
@@ -180,6 +262,8 @@ def _allowed(name: str) -> str:
     kind, limits = _plain(annotated), _limits(annotated)
     if choices := typing.get_args(kind):
         return f"{', '.join(choices[:-1])} or {choices[-1]}"
+    if kind in (bool, str):
+        return "True or False" if kind is bool else "a string"
     noun = "a whole number" if kind is int else "a number"
     if "ge" in limits and "le" in limits:
         return f"{noun} from {limits['ge']:g} to {limits['le']}"

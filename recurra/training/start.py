@@ -15,53 +15,62 @@ import msgspec
 import torch
 
 from recurra import files
-from recurra.data.text import Text
+from recurra.data.split import is_labelled
 from recurra.diagnostics.plots import plot_loss
 from recurra.errors import FileError, InputError, kind_of
 from recurra.tasks.model import load
 from recurra.training.checkpoint import LAST, read_position
+from recurra.training.classification import ClassificationSetup
 from recurra.training.config import CONFIG, Config, read_config, write_config
 from recurra.training.language import LanguageSetup
 from recurra.training.lock import LOCK, alone
 from recurra.training.loop import Trainer
 from recurra.training.observer import Observer, PlainProgress
 from recurra.training.run import Run
-from recurra.training.settings import CHANGEABLE, Settings, settings
+from recurra.training.settings import CHANGEABLE, Settings, check_task, settings
 from recurra.training.setup import Setup, with_threads
 from recurra.unroll.precision import check_here
 
-SETUPS: dict[str, type[Setup]] = {"language": LanguageSetup}
+SETUPS: dict[str, type[Setup]] = {"language": LanguageSetup, "classification": ClassificationSetup}
 
 
 def train(
-    data: str | os.PathLike[str] | Text,
-    task: str = "language",
+    data: Any,
+    task: str | None = None,
     out: str | os.PathLike[str] | None = None,
     observer: Observer | None = None,
     **given: Any,
 ) -> Run:
-    """Trains a model on a text and writes a run folder.
+    """Trains a model on a file and writes a run folder.
 
-    data: path of a UTF-8 text file, the word `demo`, or a Text. out: the run folder, which must not exist yet; by
-    default `runs/NAME-DATE-TIME`. observer: who watches; by default a line a validation on stderr when that is a
-    terminal. All other arguments are settings, listed with their help by `recurra.training.settings.describe()`.
+    data: of the task `language` the path of a UTF-8 text file, the word `demo`, or a Text; of `classification` the path
+    of a table (.csv, .tsv, .jsonl, .parquet), of a folder of tables named train, dev and test, a list of pairs (text,
+    label), or a DataFrame. task: None takes tables for classification, all else for language, and says so.
+    out: the run folder, which must not exist yet; by default `runs/NAME-DATE-TIME`. observer: who watches; by default a
+    line a validation on stderr when that is a terminal. All other arguments are settings, listed with their help by
+    `recurra.training.settings.describe()`.
 
     Ctrl-C saves and then raises KeyboardInterrupt. Errors: InputError (a setting), DataError (the text), FileError
     (the run folder cannot be written), TrainingError (the loss is no longer a number; the last good checkpoint stays).
     """
-    if task not in SETUPS:
+    if task is not None and task not in SETUPS:
         raise InputError(f"task={task!r} is unknown; this release has {', '.join(SETUPS)}.")
     _check_observer(observer)
     wanted = settings(**given)
     check_here(wanted.precision)
-    setup = SETUPS[task].of(data, wanted)
+    guessed = "classification" if is_labelled(data) else "language"
+    kind = guessed if task is None else task
+    check_task(kind, wanted)
+    setup = SETUPS[kind].of(data, wanted)
     full = with_threads(setup.complete(wanted))
     with _environment(full):
         made = setup.task(full)
+        if task is None and kind != "language":
+            made.notes = (f"{setup.name} is taken for the task {kind}.", *made.notes)
         folder = _new_folder(out, setup.name)
         with alone(folder), _all_or_nothing(folder):  # in this order: a folder that another process holds stays
             trainer = Trainer(folder, made, full, observer or _default_observer())
-            write_config(folder, Config(task, _version(), str(torch.__version__), setup.record(folder), full))
+            write_config(folder, Config(kind, _version(), str(torch.__version__), setup.record(folder), full))
             return _run(trainer, fresh=True)
 
 

@@ -1,0 +1,87 @@
+"""What the training loop asks of classification: batches of like length, loss, accuracy, and the model to save."""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from recurra.data.buckets import Buckets, padded
+from recurra.data.keys import key
+from recurra.data.split import Splits
+from recurra.data.symbols import Lexicon
+from recurra.tasks.classification import ClassificationNetwork, Sizes, fitted_temperature, scores_of
+from recurra.tasks.classifier import Classifier, DataCard, Result, Settings, baseline_accuracies
+from recurra.tasks.task import State, Task
+
+
+class ClassificationTask(Task):
+    """Labelled texts to learn. Nothing is carried from batch to batch."""
+
+    model: Classifier
+    network: ClassificationNetwork
+
+    def __init__(
+        self,
+        splits: Splits,
+        lexicon: Lexicon,
+        buckets: Buckets,
+        sizes: Sizes,
+        dropout: float,
+        balanced: bool,
+        seed: int,
+        settings: Settings,
+        card: DataCard,
+    ) -> None:
+        self._splits, self._buckets = splits, buckets
+        labels = sorted(set(splits.train.labels))
+        self._numbers = {label: number for number, label in enumerate(labels)}
+        self._targets = self._encoded(splits.train.labels)
+        self._kept = [lexicon.encode(text) for text in splits.validation.texts]
+        self._kept_targets = self._encoded(splits.validation.labels)
+        counts = torch.bincount(self._targets, minlength=len(labels))
+        self._weights = len(self._targets) / (len(labels) * counts) if balanced else None
+        torch.manual_seed(key(seed, "weights"))
+        self.network = ClassificationNetwork(sizes, len(lexicon), len(labels), dropout)
+        self.network.compute_in(str(settings.get("precision", "fp32")))
+        self.model = Classifier(self.network, sizes, lexicon, labels, settings=settings, data=card)
+        self.baselines = {}
+        padding = f"{100 * buckets.padding(0):.1f} % of a step is padding."
+        self.notes = (*splits.notes, f"{len(labels)} labels, {len(lexicon.symbols):,} {lexicon.kind}; {padding}")
+
+    def _encoded(self, labels: list[str]) -> Tensor:
+        return torch.tensor([self._numbers[label] for label in labels])
+
+    @property
+    def batches(self) -> int:
+        return self._buckets.batches
+
+    def work(self, epoch: int, index: int) -> int:
+        """Symbols of a batch, padding left out."""
+        return int(self._buckets.lengths[self._buckets.rows(epoch, index)].sum())
+
+    def loss(self, epoch: int, index: int, state: State | None) -> tuple[Tensor, State | None]:
+        """Cross-entropy in nats, mean over the batch; with class weights the weighted mean."""
+        rows = self._buckets.rows(epoch, index)
+        return F.cross_entropy(self._scores(rows), self._targets[torch.from_numpy(rows)], self._weights), None
+
+    def forward(self, epoch: int, index: int, state: State | None) -> None:
+        self._scores(self._buckets.rows(epoch, index))
+
+    def _scores(self, rows: NDArray[np.int64]) -> Tensor:
+        scores: Tensor = self.network(*padded([self._buckets.sequences[row] for row in rows]))
+        return scores
+
+    def validate(self) -> float:
+        """Accuracy on the validation rows, by which the temperature of the probabilities is fitted anew."""
+        scores = scores_of(self.network, self._kept)
+        if scores.isfinite().all():
+            self.model.temperature = fitted_temperature(scores, self._kept_targets)
+        return float((scores.argmax(1) == self._kept_targets).double().mean())
+
+    def measure_baselines(self) -> dict[str, float]:
+        self.baselines = baseline_accuracies(self._splits.train, self._splits.validation)
+        return self.baselines
+
+    def note(self, step: int, value: float | None) -> None:
+        self.model.result = Result(step, value, self.baselines)

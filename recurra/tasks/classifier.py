@@ -1,0 +1,289 @@
+"""A trained classifier of texts: it predicts, it is measured beside the simple models, it is a folder of plain data."""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import msgspec
+import torch
+from torch import Tensor
+
+from recurra import files
+from recurra.data.columns import Labelled
+from recurra.data.split import Splits, parts_of, read_rows, read_splits
+from recurra.data.symbols import KINDS, Lexicon
+from recurra.errors import DataError, FileError, InputError, kind_of
+from recurra.tasks.classification import ClassificationNetwork, Sizes, scores_of
+from recurra.tasks.classifier_report import ACCURACY, Classification, accuracy, report
+from recurra.tasks.encoders import RecurrentEncoder
+from recurra.tasks.linear import LinearModel, majority
+from recurra.tasks.measure import Measure, verdict
+from recurra.tasks.model import Model, trained_precision
+from recurra.unroll.precision import check_here
+
+Settings = dict[str, str | int | float | bool | None]
+_BASELINE_ROWS = 20_000  # the linear model reads at most so many of the first training rows
+
+
+class DataCard(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The table a model was trained on: how it is found and split again, and what its columns are."""
+
+    name: str
+    path: str  # "" where it came from no file
+    sha256: str
+    rows: dict[str, int]  # part: its rows
+    text: str
+    label: str
+    validation: float
+    test: float
+    seed: int
+
+
+class Result(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What training reached on the validation rows: accuracies."""
+
+    step: int
+    accuracy: float | None
+    baselines: dict[str, float]
+
+
+class _Record(msgspec.Struct, frozen=True):
+    """The fields of `model.json` that this task writes and reads."""
+
+    task: str
+    sizes: Sizes
+    symbol_kind: str
+    symbols: list[str]
+    labels: list[str]
+    temperature: float
+    settings: Settings
+    data: DataCard | None
+    result: Result | None
+
+
+class Classifier(Model):
+    """A classifier of texts: `predict`, `probabilities`, `evaluate`, `save`."""
+
+    task: ClassVar[str] = "classification"
+    measure: ClassVar[Measure] = ACCURACY
+    unit: ClassVar[str] = "symbols"
+    unit_short: ClassVar[str] = "symbols"
+    network: ClassificationNetwork
+
+    def __init__(
+        self,
+        network: ClassificationNetwork,
+        sizes: Sizes,
+        lexicon: Lexicon,
+        labels: list[str],
+        temperature: float = 1.0,
+        settings: Settings | None = None,
+        data: DataCard | None = None,
+        result: Result | None = None,
+    ) -> None:
+        self.network, self.sizes, self.lexicon, self.labels = network, sizes, lexicon, labels
+        self.temperature = temperature  # of the probabilities; fitted on the validation rows
+        self.settings, self.data, self.result = settings or {}, data, result
+
+    @property
+    def description(self) -> str:
+        sizes = self.sizes
+        cell = f"{'bidirectional ' if sizes.bidirectional else ''}{(sizes.cell or '').upper()}"
+        kind = {
+            "recurrent": cell,
+            "cnn": "convolution",
+            "transformer": "Transformer",
+            "bag": "bag-of-symbols perceptron",
+        }
+        layers = f"{sizes.layers} {kind[sizes.encoder]} layer{'s' if sizes.layers > 1 else ''} of {sizes.hidden} units"
+        return f"{layers}, {sizes.pooling} pooling, {len(self.lexicon.symbols):,} {self.lexicon.kind}"
+
+    def compute_in(self, precision: str) -> None:
+        self.network.compute_in(precision)
+        check_here(precision)
+
+    @property
+    def rounding(self) -> str:
+        encoder = self.network.encoder
+        if not isinstance(encoder, RecurrentEncoder) or encoder.precision != "int8":
+            return ""
+        error = self.network.rounding_error()
+        return (
+            f"The recurrent layers compute in int8: their outputs are up to {error or 0:.2g} of the largest off fp32."
+        )
+
+    # ---------------------------------------------------------------------------------------------------- predicting
+
+    def predict(self, texts: str | Iterable[str]) -> list[str]:
+        """The likeliest label of each text. InputError for what is no text, or an empty one."""
+        return [self.labels[n] for n in self._probabilities(texts).argmax(1).tolist()]
+
+    def probabilities(self, texts: str | Iterable[str]) -> list[dict[str, float]]:
+        """The probability of every label for each text, calibrated on the validation rows; likeliest first."""
+        rows = [dict(zip(self.labels, row)) for row in self._probabilities(texts).tolist()]
+        return [dict(sorted(row.items(), key=lambda item: -item[1])) for row in rows]
+
+    def _probabilities(self, texts: str | Iterable[str]) -> Tensor:
+        checked = _texts(texts)
+        scores = scores_of(self.network, [self.lexicon.encode(text) for text in checked])
+        return (scores / self.temperature).softmax(1)
+
+    # ----------------------------------------------------------------------------------------------------- measuring
+
+    def evaluate(self, data: Any) -> Classification:
+        """Measures the model on a table (a path, rows in memory) beside the majority class and a linear model.
+
+        Of the data it was trained on only the test part is measured (the validation part where there is none), and the
+        result says so. Both simple models learn the training rows again; when those are no longer where they were, the
+        result says that they are missing.
+        """
+        splits = self._splits(data)
+        if splits is not None:
+            part, what = (splits.test, "test") if splits.test else (splits.validation, "validation")
+            rows, notes = part, [f"The model was trained on this data; only its {what} part was measured."]
+            return self._measured(rows, splits.train, notes)
+        rows, notes = read_rows(_table_of(data), *self._columns(), known=self.labels)
+        again = self._splits(self.data.path) if self.data and self.data.path else None
+        return self._measured(rows, again.train if again else None, notes)
+
+    def _columns(self) -> tuple[str | None, str | None]:
+        return (self.data.text, self.data.label) if self.data else (None, None)
+
+    def _splits(self, data: Any) -> Splits | None:
+        """The parts of `data` if it is what the model was trained on; None if it is not, or cannot be read."""
+        card = self.data
+        if card is None or (isinstance(data, str | os.PathLike) and not Path(data).exists()):
+            return None
+        try:
+            splits = read_splits(data, card.text, card.label, card.validation, card.test, card.seed)
+        except (DataError, InputError):
+            return None
+        return splits if splits.sha256 == card.sha256 else None
+
+    def _measured(self, rows: Labelled, train: Labelled | None, notes: list[str]) -> Classification:
+        numbers = {label: number for number, label in enumerate(self.labels)}
+        for place, label in enumerate(rows.labels):
+            if label not in numbers:
+                raise DataError(
+                    f"Line {rows.lines[place]} of {rows.name} has the label {label!r}, which the model does not know; "
+                    f"it knows {', '.join(self.labels)}."
+                )
+        baselines = baseline_accuracies(train, rows) if train else {}
+        if train is None:
+            name = self.data.name if self.data else "the training data"
+            notes.append(
+                f"The simple models are missing, because they need the training data ({name}), which is not there."
+            )
+        targets = torch.tensor([numbers[label] for label in rows.labels])
+        notes += [self.rounding] if self.rounding else []
+        return report(rows.name, self._probabilities(rows.texts), targets, self.labels, baselines, notes)
+
+    # -------------------------------------------------------------------------------------------------------- folder
+
+    def folder(self) -> tuple[dict[str, object], dict[str, bytes]]:
+        record = _Record(
+            self.task, self.sizes, self.lexicon.kind, self.lexicon.symbols, self.labels, self.temperature,
+            self.settings, self.data, self.result,
+        )  # fmt: skip
+        return msgspec.to_builtins(record), {
+            "model.safetensors": files.pack(self.network.state_dict()),
+            "README.md": self.card().encode(),
+        }
+
+    @classmethod
+    def from_folder(cls, folder: files.Folder) -> "Classifier":
+        record = files.typed(folder, _Record)
+        _check_lists(folder, record)
+        lexicon = Lexicon(record.symbol_kind, record.symbols)
+        tensors = files.unpack(folder, "model.safetensors")
+        network = _empty(folder, record)
+        files.check_shapes(folder, network.state_dict(), tensors, "'sizes', 'symbols' and 'labels'")
+        network.load_state_dict(tensors, assign=True)
+        network.eval()
+        network.compute_in(trained_precision(folder, record.settings))
+        return cls(
+            network, record.sizes, lexicon, record.labels, record.temperature, record.settings, record.data,
+            record.result,
+        )  # fmt: skip
+
+    def card(self) -> str:
+        """The model card, Markdown."""
+        labels = ", ".join(self.labels[:20]) + (" …" if len(self.labels) > 20 else "")
+        lines = [
+            "# Text classifier",
+            "",
+            f"{self.description}, {self.parameters:,} parameters. Labels: {labels}. Written by Recurra; load it with "
+            "`recurra.load(folder)`.",
+        ]
+        if self.data:
+            rows = ", ".join(f"{count:,} for {part}" for part, count in self.data.rows.items())
+            lines += [
+                "",
+                "## Data",
+                "",
+                f"{self.data.name}: rows {rows}; sha256 of texts and labels `{self.data.sha256}`.",
+            ]
+        if self.result and self.result.accuracy is not None:
+            line = verdict(self.result.accuracy, self.result.baselines, ACCURACY)
+            lines += ["", "## Result", "", f"After {self.result.step} steps, on the validation rows: {line}"]
+        return "\n".join([*lines, "", "## Limits", "", _LIMITS, ""])
+
+
+_LIMITS = (
+    "It knows the labels above and always answers with one of them, also for a text that has nothing to do with any. "
+    "Symbols that training had fewer than `min_count` times are read as one reserved symbol. The validation rows chose "
+    "the best checkpoint and the temperature of the probabilities, so their figures are slightly on the good side."
+)
+
+
+def baseline_accuracies(train: Labelled, rows: Labelled) -> dict[str, float]:
+    """The accuracy on `rows` of the most frequent training label, and of the linear model on character n-grams."""
+    few = train.take(range(min(len(train), _BASELINE_ROWS)))
+    suffix = f" of the first {_BASELINE_ROWS:,} rows" if len(few) < len(train) else ""
+    linear = LinearModel(few.texts, few.labels)
+    return {
+        "majority class": accuracy([majority(train.labels)] * len(rows), rows.labels),
+        "linear model on character n-grams" + suffix: accuracy(linear.predict(rows.texts), rows.labels),
+    }
+
+
+def _table_of(data: Any) -> Any:
+    """Of a folder its test table, else that for validation; all else as it is."""
+    if not isinstance(data, str | os.PathLike) or not Path(data).is_dir():
+        return data
+    parts = parts_of(data)
+    if found := parts.get("test", parts.get("validation")):
+        return found
+    raise DataError(f"{os.fspath(data)} has no table for a test; name it test, as in {Path(data) / 'test.csv'}.")
+
+
+def _texts(texts: str | Iterable[str]) -> list[str]:
+    listed = [texts] if isinstance(texts, str) else list(texts)
+    for place, text in enumerate(listed):
+        if not isinstance(text, str):
+            raise InputError(f"texts[{place}] is {kind_of(text)}; give a string, or a list of strings.")
+        if not text.strip():
+            raise InputError(f"texts[{place}] is empty, and an empty text has no class; leave it out.")
+    if not listed:
+        raise InputError("texts is empty; give at least one text.")
+    return listed
+
+
+def _check_lists(folder: files.Folder, record: _Record) -> None:
+    for name, values, least in (("symbols", record.symbols, 0), ("labels", record.labels, 2)):
+        if len(set(values)) != len(values) or len(values) < least:
+            raise FileError(f"{folder.manifest}: field '{name}' has a value twice, or fewer than {least} values.")
+    if record.symbol_kind not in KINDS:
+        raise FileError(f"{folder.manifest}: field 'symbol_kind' is {record.symbol_kind!r}, not {' or '.join(KINDS)}.")
+    if not record.temperature > 0:
+        raise FileError(f"{folder.manifest}: field 'temperature' is {record.temperature!r}, not above 0.")
+
+
+def _empty(folder: files.Folder, record: _Record) -> ClassificationNetwork:
+    """A network of these sizes without memory for its weights: a wrong size in a file must not fill the memory."""
+    try:
+        with torch.device("meta"):
+            return ClassificationNetwork(record.sizes, 1 + len(record.symbols), len(record.labels))
+    except (ValueError, RuntimeError, TypeError, OverflowError, KeyError, AssertionError) as error:
+        raise FileError(f"{folder.manifest}: field 'sizes' names no network that can be built: {error}.") from None

@@ -1,0 +1,167 @@
+"""How a run of the task `classification` begins: its table, and the settings found from it."""
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+
+from recurra import files
+from recurra.data.buckets import Buckets
+from recurra.data.split import Splits, check_shares, parts_of, read_splits
+from recurra.data.symbols import Lexicon, found_kind
+from recurra.data.table import Table, table_of_memory
+from recurra.errors import InputError
+from recurra.tasks.classification import ClassificationNetwork, Sizes
+from recurra.tasks.classification_task import ClassificationTask
+from recurra.tasks.classifier import DataCard
+from recurra.training.config import Config, Data
+from recurra.training.settings import Settings
+from recurra.training.setup import Setup, check_memory, check_unchanged
+
+_COPY = "data.jsonl"  # in the run folder, when the rows came from no file
+_EPOCHS = 8
+_TEST = 0.1
+
+
+class ClassificationSetup(Setup):
+    """Labelled texts in three parts, and the path they came from; None for rows of the caller's own."""
+
+    def __init__(self, splits: Splits, path: str | None, table: Table | None) -> None:
+        self.splits, self.path, self.table, self.name = splits, path, table, splits.name
+
+    @classmethod
+    def of(cls, data: Any, wanted: Settings) -> "ClassificationSetup":
+        test = _TEST if wanted.test is None else wanted.test
+        check_shares(wanted.validation, test)
+        if _is_folder(data):
+            _check_parts(data, wanted)
+        from_file = isinstance(data, str | os.PathLike)
+        table = None if from_file else table_of_memory(data)
+        splits = read_splits(table or data, wanted.text, wanted.label, wanted.validation, test, wanted.seed)
+        return cls(splits, str(Path(data).absolute()) if from_file else None, table)
+
+    @classmethod
+    def again(cls, folder: Path, config: Config) -> "ClassificationSetup":
+        path, full = config.data.path, config.settings
+        place = folder / _COPY if path == _COPY else Path(path)
+        splits = read_splits(place, full.text, full.label, full.validation, full.test or 0.0, full.seed)
+        check_unchanged(path, splits.sha256, folder, config)
+        return cls(dataclasses.replace(splits, name=config.data.name), path, None)
+
+    def complete(self, wanted: Settings) -> Settings:
+        train = self.splits.train
+        check_encoder(wanted)
+        encoder = wanted.encoder or "recurrent"
+        kind = wanted.symbols or found_kind(train.texts)
+        full = _filled(
+            wanted,
+            encoder=encoder,
+            cell="lstm" if encoder == "recurrent" else None,
+            bidirectional=True if encoder == "recurrent" else None,
+            pooling="max" if encoder != "bag" else None,
+            symbols=kind,
+            min_count=2,
+            class_weights="equal",
+            text=train.text,
+            label=train.label,
+            test=None if self.path is not None and _is_folder(self.path) else _TEST,
+            hidden=128,
+            embedding=128,
+            dropout=0.5 if encoder != "transformer" else 0.2,
+            batch=32,
+            learning_rate=0.002 if encoder != "transformer" else 0.001,
+        )
+        lexicon, buckets = self._prepared(full)
+        epochs = wanted.epochs or _EPOCHS
+        steps = wanted.steps or epochs * buckets.batches
+        interval = wanted.eval_interval or max(1, min(steps, buckets.batches))
+        full = _filled(
+            full,
+            steps=steps,
+            warmup=min(100, steps // 10),
+            eval_interval=interval,
+            log_interval=max(1, min(interval, steps // 200)),
+        )
+        with torch.device("meta"):
+            network = ClassificationNetwork(_sizes(full), len(lexicon), len(set(train.labels)))
+        check_memory(network, f"hidden={full.hidden}, layers={full.layers} and embedding={full.embedding}")
+        return msgspec.structs.replace(full, epochs=None)
+
+    def _prepared(self, full: Settings) -> tuple[Lexicon, Buckets]:
+        assert full.symbols and full.min_count and full.batch  # complete() has set them
+        texts = self.splits.train.texts
+        lexicon = Lexicon.of(full.symbols, texts, full.min_count)
+        return lexicon, Buckets([lexicon.encode(text) for text in texts], full.batch, full.seed)
+
+    def task(self, full: Settings) -> ClassificationTask:
+        assert full.dropout is not None  # complete() has set it
+        lexicon, buckets = self._prepared(full)
+        splits = self.splits
+        parts = {"training": splits.train, "validation": splits.validation, "test": splits.test}
+        rows = {part: len(each) for part, each in parts.items() if each}
+        path = "" if self.path is None or self.path == _COPY else self.path
+        names = (splits.train.text, splits.train.label)
+        card = DataCard(splits.name, path, splits.sha256, rows, *names, full.validation, full.test or 0.0, full.seed)
+        balanced = full.class_weights == "balanced"
+        record = msgspec.to_builtins(full)
+        return ClassificationTask(
+            splits, lexicon, buckets, _sizes(full), full.dropout, balanced, full.seed, record, card
+        )
+
+    def record(self, folder: Path) -> Data:
+        if self.table is not None:
+            files.replace_file(folder / _COPY, _lines(self.table))
+        splits = self.splits
+        rows = sum(len(part) for part in (splits.train, splits.validation, splits.test) if part)
+        return Data(self.path or _COPY, splits.name, splits.sha256, rows=rows)
+
+
+def _is_folder(data: Any) -> bool:
+    return isinstance(data, str | os.PathLike) and Path(data).is_dir()
+
+
+def _check_parts(folder: str | os.PathLike[str], wanted: Settings) -> None:
+    """Raises InputError for shares of what a folder has tables for."""
+    if wanted.test is not None:
+        raise InputError(
+            f"test={wanted.test:g} says nothing to {os.fspath(folder)}: of a folder the test is the table that is "
+            "named so; leave it out."
+        )
+    table = parts_of(folder).get("validation")
+    if table is not None and wanted.validation != Settings().validation:
+        raise InputError(
+            f"validation={wanted.validation:g} says nothing to {os.fspath(folder)}, whose table for validation is "
+            f"{table.name}; leave it out."
+        )
+
+
+def check_encoder(given: Settings) -> None:
+    """Raises InputError for settings that the chosen encoder has no use for."""
+    encoder = given.encoder or "recurrent"
+    if encoder != "recurrent" and given.precision != "fp32":
+        raise InputError(f"precision={given.precision!r} says nothing to encoder={encoder!r}; leave one of them out.")
+    useless = {"recurrent": (), "bag": ("cell", "bidirectional", "pooling")}.get(encoder, ("cell", "bidirectional"))
+    for name in useless:
+        if getattr(given, name) is not None:
+            raise InputError(
+                f"{name}={getattr(given, name)!r} says nothing to encoder={encoder!r}; leave one of them out."
+            )
+
+
+def _filled(given: Settings, **found: Any) -> Settings:
+    """The settings with those that are open as they were found."""
+    return msgspec.structs.replace(given, **{n: value for n, value in found.items() if getattr(given, n) is None})
+
+
+def _sizes(full: Settings) -> Sizes:
+    assert full.hidden and full.embedding is not None and full.encoder  # complete() has set them
+    pooling = full.pooling or "mean"  # a bag is one step long
+    return Sizes(full.encoder, full.cell, bool(full.bidirectional), full.layers, full.hidden, full.embedding, pooling)
+
+
+def _lines(table: Table) -> bytes:
+    rows = (dict(zip(table.columns or [], row)) for row in table.rows)
+    return b"".join(msgspec.json.encode(row) + b"\n" for row in rows)
