@@ -70,6 +70,8 @@ def truth(example: CellExample, reverse: bool) -> tuple[list[Tensor], Any]:
 @over_precisions
 @pytest.mark.parametrize("example", CELLS, ids=str)
 def test_every_cell_is_scan(example: CellExample, precision: Precision) -> None:
+    if precision.name in ("fp32", "fp64") and CELLS.index(example) % 3:
+        pytest.skip("test_exactness.py has every cell as its weights are")
     for reverse in (False, True):
         with strict(), visits() as seen:
             outputs, gradients = everything(example, precision.dtype, reverse, precision.name)
@@ -79,7 +81,8 @@ def test_every_cell_is_scan(example: CellExample, precision: Precision) -> None:
         if precision.gradient is not None:
             assert max(map(off, gradients, exact_gradients)) <= precision.gradient
         if precision.name not in ("fp32", "fp64"):  # it did compute in another way
-            assert any(off(a, b) > 1e-9 for a, b in zip(outputs, exact, strict=True))
+            plain, _ = everything(example, precision.dtype, reverse, "fp32")
+            assert not all(map(torch.equal, outputs, plain))
 
 
 @over_narrow
