@@ -1,7 +1,8 @@
 """Peak memory of training: `python -m benchmarks.memory WHO CELL B T H THREADS` prints its bytes, in its own process.
 
-Counted is what comes on top of a process in which both libraries are loaded and layer, input and the gradient of the
-output are made: all that training steps keep or need on the way, the gradients they return included.
+Counted is what comes on top of a process in which both libraries are loaded, layer, input and the gradient of the
+output are made, and a short sequence has been trained on, which loads the rest of PyTorch's code and traces the cell:
+all that training steps keep or need on the way, the gradients they return included.
 """
 
 import json
@@ -71,7 +72,9 @@ def main() -> None:
     if who == "root":
         setattr(layer, "memory", "sqrt")  # noqa: B010 (of any module)
     x, dy = rows((batch, time, width), grad=True)
+    short = rows((batch, 8, width), grad=True)
     with torch.backends.mkldnn.flags(enabled=who != "mkldnn off", allow_tf32=False):
+        gradients(layer, layer, *short)()
         print(peak_of(gradients(layer, layer, x, dy)))
 
 
