@@ -1,4 +1,5 @@
 // Weights of fewer bits. Compiled once for each instruction set; module.cpp chooses at load.
+#include "bytes.h"
 #include "sequence.h"
 
 extern "C" void NAME(recurra_brief_, RECURRA_ISA)(Machine& machine) {

@@ -69,7 +69,7 @@ Machine choose() {
   __builtin_cpu_init();
   if (wish != "avx2" && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512cd")) {
-    bool products = wish != "avx512" && __builtin_cpu_supports("avx512bf16");
+    bool products = wish != "avx512" && __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vnni");
     bool tiles = products && wish != "avx512-bf16" && matrix_unit();
     chosen.name = tiles ? "amx" : products ? "bf16" : "v4";
     recurra_exact_v4(chosen);

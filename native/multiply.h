@@ -3,7 +3,7 @@
 #pragma once
 #include "functions.h"
 #include "tiles.h"
-#if defined(__AVX512BF16__)
+#if defined(__AVX512BW__)
 #include <immintrin.h>
 #endif
 
@@ -56,6 +56,19 @@ template <class T> using Multiply = void (*)(const T*, int64_t, const T*, int64_
 
 typedef Int<float> Bits;
 
+#if defined(__AVX512BW__)
+// f(position of the pair k, k + 1 in its row, even numbers, odd numbers) for all pairs of a row, a vector of them at a time.
+template <class F, int... I> INLINE void each_pair(const float* a, int64_t depth, F f, std::integer_sequence<int, I...>) {
+  constexpr int64_t n = lanes<float>;
+  for (int64_t k = 0; k < depth; k += 2 * n) {
+    Vec<float> first = k + n <= depth ? load(a + k) : load_part(a + k, int(depth - k));
+    Vec<float> second = k + 2 * n <= depth ? load(a + k + n) : load_part(a + k + n, int(larger(0, depth - k - n)));
+    f(k / 2, __builtin_shufflevector(first, second, 2 * I...), __builtin_shufflevector(first, second, 2 * I + 1 ...));
+  }
+}
+template <class F> INLINE void each_pair(const float* a, int64_t depth, F f) { each_pair(a, depth, f, std::make_integer_sequence<int, lanes<float>>{}); }
+#endif
+
 // Weights of fewer bits, `Fold` in those of a float, each of which is made a float (Own::widened) and multiplied as such.
 template <class Own, int Fold, int Head> struct Widened : Plain<float> {
   using Gain = Plain<float>;
@@ -83,19 +96,6 @@ template <class Own, int Fold, int Head> struct Widened : Plain<float> {
   }
 };
 
-// Whole numbers from -127 to 127, four to a float's bits, times a factor for each column: its largest number over 127.
-struct Bytes : Widened<Bytes, 4, 1> {
-  static constexpr bool scaled = true;
-  INLINE Vec<float> widened(Bits four, int f) { return __builtin_convertvector(four << (24 - 8 * f) >> 24, Vec<float>); }
-  // by: 127 over the largest number of each column.
-  INLINE void put(const Vec<float>* k, Vec<float> by, float* to, int64_t) {
-    Bits four{};
-#pragma GCC unroll 4
-    for (int f = 0; f < 4; f++) four |= (((Bits)(k[f] * by + round_magic<float>()) - (Bits)round_magic<float>()) & 255) << (8 * f);
-    store(to, (Vec<float>)four);
-  }
-};
-
 // bfloat16 numbers, two to a float's bits: that of the even k below, that of the odd k above.
 #if !defined(__AVX512BF16__)
 INLINE Bits rounded_to_bf16(Vec<float> x) {  // in the upper halves; to the nearest, ties to even
@@ -116,16 +116,6 @@ INLINE Vec<float> bf16_widened(Bits pair, int f) { return (Vec<float>)(f ? pair 
 
 #if defined(__AVX512BF16__)
 INLINE Vec<float> add_products(Vec<float> x, Vec<float> w, Vec<float> sum) { return (Vec<float>)_mm512_dpbf16_ps((__m512)sum, (__m512bh)x, (__m512bh)w); }
-
-// f(position of the pair k, k + 1 in its row, even numbers, odd numbers) for all pairs of a row, a vector of them at a time.
-template <class F> INLINE void each_pair(const float* a, int64_t depth, F f) {
-  const __m512i even = _mm512_set_epi32(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0), odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
-  for (int64_t k = 0; k < depth; k += 32) {
-    __mmask16 low = depth - k >= 16 ? 0xffff : __mmask16((1 << (depth - k)) - 1), high = depth - k >= 32 ? 0xffff : depth - k <= 16 ? 0 : __mmask16((1 << (depth - k - 16)) - 1);
-    __m512 first = _mm512_maskz_loadu_ps(low, a + k), second = _mm512_maskz_loadu_ps(high, a + k + 16);
-    f(k / 2, (Vec<float>)_mm512_permutex2var_ps(first, even, second), (Vec<float>)_mm512_permutex2var_ps(first, odd, second));
-  }
-}
 
 // A pair in each of a float's bits, multiplied by tiles where there are any. Prepared rows are an odd number of lines long, so
 // that those of a tile do not meet in a few sets of the first-level cache.
