@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import torch
 
-from benchmarks import cuda, features, layers, linear, own, parts
+from benchmarks import cuda, features, layers, linear, own, parts, precision
 from benchmarks.goals import Shape
 from benchmarks.memory import Memory, Thrift
 from benchmarks.package import Package
@@ -68,4 +68,5 @@ CASES: dict[str, Callable[[str, Shape], Race | Package | Preparation | Memory]] 
     "pointwise": pointwise,
     "prepare": Preparation,
     "cuda": cuda.cuda,
+    **precision.KINDS,
 }

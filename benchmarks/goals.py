@@ -160,6 +160,38 @@ def copies(goals: list[Goal]) -> Iterator[Goal]:
         yield goal(kind, cell, shape, COPY, who="copy", against="ours")
 
 
+NARROW = [
+    *(
+        goal("train bf16", cell, shape, least)
+        for cell, shape, least in (
+            ("lstm", (32, 128, 256), 4.2),
+            ("lstm", (64, 64, 512), 3.9),
+            ("gru", (32, 128, 256), 4.8),
+            ("gru", (16, 512, 256), 6),
+            ("elman", (32, 128, 256), 3.6),
+        )
+    ),
+    *(
+        goal("train bf16", cell, (32, 128, 256), least, against="autocast")
+        for cell, least in (("lstm", 1.8), ("gru", 3.3), ("elman", 3))
+    ),
+    *(
+        goal("infer bf16", "lstm", shape, 0.9, against="autocast", hope="1.1")
+        for shape in ((32, 128, 256), (64, 64, 512))
+    ),
+    *(
+        goal("train fp32-fast", cell, shape, 1.8, hope="2.5")
+        for cell in ("lstm", "gru")
+        for shape in ((32, 128, 256), (64, 64, 512))
+    ),
+    *(goal("own bf16", cell, (32, 128, 256), 6, against="loop") for cell in ("peephole", "layer-norm lstm")),
+    goal("stream bf16", "lstm", (1, 1, 256), 5, against="cell"),
+    goal("stream bf16", "lstm", (1, 1, 512), 2.4, against="cell"),
+    goal("stream int8", "lstm", (1, 1, 256), TOLD, against="cell"),
+    goal("stream int8", "lstm", (1, 1, 512), TOLD, against="cell"),
+    goal("infer int8", "lstm", (32, 128, 256), TOLD, against="autocast"),
+]
+
 PREPARE = [
     goal("prepare", "own cells", (1, 1, 256), 1.0, who="first cell", against="1 s"),
     goal("prepare", "own cells", (1, 1, 256), 1.0, who="later cells", against="0.1 s"),
@@ -181,5 +213,5 @@ CUDA = [  # an H200; elsewhere without a GPU these rows say so
 
 GOALS = [
     *(*LAYERS, *DIRECTIONS, *OWN, *LINEAR, *ABROAD, *PACKAGE, *copies(LAYERS)),
-    *(*FEATURES, *MEMORY, *STEPS, *PREPARE, *PARTS, *CUDA),
+    *(*FEATURES, *NARROW, *MEMORY, *STEPS, *PREPARE, *PARTS, *CUDA),
 ]

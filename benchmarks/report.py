@@ -38,8 +38,14 @@ KINDS = {
     "prepare": "trace, passes and packing",
     "cuda": "training step on a GPU",
 }
+KINDS |= {
+    f"{kind} {precision}": f"{KINDS[kind]}, {precision}"
+    for kind in ("train", "infer", "own", "stream")
+    for precision in ("bf16", "fp32-fast", "int8")
+}
 RIVALS = {  # what a person could use instead
     "torch": "torch",
+    "autocast": "torch under bf16 autocast",
     "packed": "pack_padded_sequence",
     "padded": "the padded batch",
     "cell": "nn.LSTMCell",

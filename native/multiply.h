@@ -57,14 +57,16 @@ template <class T> using Multiply = void (*)(const T*, int64_t, const T*, int64_
 typedef Int<float> Bits;
 
 #if defined(__AVX512BW__)
+// f(k, numbers from k on, the vector after them) for all of a row, zeros behind its end.
+template <class F> INLINE void each_two(const float* a, int64_t depth, F f) {
+  constexpr int64_t n = lanes<float>;
+  int64_t k = 0;
+  for (; k + 2 * n <= depth; k += 2 * n) f(k, load(a + k), load(a + k + n));
+  if (k < depth) f(k, k + n <= depth ? load(a + k) : load_part(a + k, int(depth - k)), load_part(a + k + n, int(depth - k - n)));
+}
 // f(position of the pair k, k + 1 in its row, even numbers, odd numbers) for all pairs of a row, a vector of them at a time.
 template <class F, int... I> INLINE void each_pair(const float* a, int64_t depth, F f, std::integer_sequence<int, I...>) {
-  constexpr int64_t n = lanes<float>;
-  for (int64_t k = 0; k < depth; k += 2 * n) {
-    Vec<float> first = k + n <= depth ? load(a + k) : load_part(a + k, int(depth - k));
-    Vec<float> second = k + 2 * n <= depth ? load(a + k + n) : load_part(a + k + n, int(larger(0, depth - k - n)));
-    f(k / 2, __builtin_shufflevector(first, second, 2 * I...), __builtin_shufflevector(first, second, 2 * I + 1 ...));
-  }
+  each_two(a, depth, [&](int64_t k, Vec<float> first, Vec<float> second) INLINE_LAMBDA { f(k / 2, __builtin_shufflevector(first, second, 2 * I...), __builtin_shufflevector(first, second, 2 * I + 1 ...)); });
 }
 template <class F> INLINE void each_pair(const float* a, int64_t depth, F f) { each_pair(a, depth, f, std::make_integer_sequence<int, lanes<float>>{}); }
 #endif
@@ -137,7 +139,10 @@ struct Brief : Pairs {
   static constexpr int64_t left_width(int64_t depth) { return (parts(depth, 32) | 1) * 16; }
   static void left(const float* a, int64_t a_stride, int64_t rows, int64_t depth, float* to) {
     for (int64_t r = 0; r < rows; r++, a += a_stride, to += left_width(depth))
-      each_pair(a, depth, [&](int64_t at, Vec<float> even, Vec<float> odd) INLINE_LAMBDA { store(to + at, bf16_pair(even, odd)); });
+      each_two(a, depth, [&](int64_t k, Vec<float> first, Vec<float> second) INLINE_LAMBDA {
+        __m512bh pairs = _mm512_cvtne2ps_pbh((__m512)second, (__m512)first);
+        __builtin_memcpy(to + k / 2, &pairs, sizeof pairs);
+      });
   }
   INLINE Vec<float> merge(const Vec<float>* k) { return bf16_pair(k[0], k[1]); }
   INLINE void put(const Vec<float>* k, Vec<float>, float* to, int64_t) { store(to, merge(k)); }

@@ -20,6 +20,7 @@ SIZES = [
     (40, 34, 130),
     (200, 65, 20),
     (300, 40, 50),
+    (5, 700, 9),
 ]  # rows, inputs, units
 
 pytestmark = pytest.mark.skipif(bool(native.available()), reason=native.available() or "the native machine is here")
