@@ -12,6 +12,7 @@ from benchmarks.cases import CASES
 from benchmarks.children import measured
 from benchmarks.goals import GOALS
 from benchmarks.linear import log_space_scan
+from benchmarks.precision import LOST
 from benchmarks.race import Check, Mismatch, Race, abroad
 from benchmarks.records import Result, Setting, Task
 from benchmarks.remote import Rival
@@ -122,7 +123,9 @@ def test_every_race_is_fair(kind, cell):
         pytest.skip(str(reason))
     contest = contest.only({"ours", "copy", "torch", "loop", "packed", "padded", "cell"})
     assert isinstance(contest, Race)
-    assert all(size < 1e-5 for label, size in contest.differences().items() if label != "log-space scan")
+    found = contest.differences()  # raises Mismatch above what a precision may lose
+    if kind.partition(" ")[2] not in LOST:
+        assert all(size < 1e-5 for label, size in found.items() if label != "log-space scan")
 
 
 def test_the_log_space_scan_is_the_recurrence():
