@@ -101,6 +101,15 @@ template <class P, class T> static void pack_panel(const Group& group, const Cal
   }
 }
 
+// Never part of a fused multiply-add, which the compiler would make of it in the kernels for some numbers of rows only.
+template <class T> INLINE Vec<T> rounded_product(Vec<T> a, Vec<T> b) {
+  Vec<T> y = a * b;
+#if defined(__x86_64__)
+  __asm__("" : "+v"(y));
+#endif
+  return y;
+}
+
 template <class P, int R, int Z, int D, class T = typename P::Number>
 static void multiply(const T* a, int64_t a_stride, const T* W, int64_t depth, const Block<T>& block) {
   Vec<T> sum[R][D * Z];
@@ -114,7 +123,7 @@ static void multiply(const T* a, int64_t a_stride, const T* W, int64_t depth, co
   for (int z = 0; z < D * Z; z++)
 #pragma GCC unroll 8
     for (int r = 0; r < R; r++) {
-      if constexpr (P::scaled) sum[r][z] = sum[r][z] * load(W + (z / Z) * steps<P>(depth) * Z * lanes<T> + z % Z * lanes<T>) + start(r, z);
+      if constexpr (P::scaled) sum[r][z] = rounded_product<T>(sum[r][z], load(W + (z / Z) * steps<P>(depth) * Z * lanes<T> + z % Z * lanes<T>)) + start(r, z);
       store(block.to[z] + r * block.to_stride, sum[r][z]);
     }
 }
