@@ -30,7 +30,8 @@ from recurra.tasks.pooling import POOLINGS, Pooling
 from recurra.training.classification import ClassificationSetup
 from recurra.training.observer import Observer
 from recurra.training.run import Run
-from recurra.training.settings import ONLY, CellName, Settings, describe
+from recurra.training.settings import TASKS_OF, CellName, Settings, describe
+from recurra.training.start import SETUPS
 
 SMALL: dict[str, Any] = {"hidden": 8, "embedding": 8, "threads": 1}
 TINY: dict[str, Any] = {**SMALL, "batch": 8, "steps": 12, "eval_interval": 4, "log_interval": 2, "dropout": 0.2}
@@ -267,11 +268,12 @@ def test_a_setting_of_classification_says_nothing_to_a_text(tmp_path: Path) -> N
         recurra.train(Text("t", "abc" * 100), out=tmp_path / "run", pooling="max")
 
 
-def test_each_setting_of_a_task_is_one_and_open_at_first() -> None:
+def test_each_setting_of_some_tasks_is_one_and_open_at_first() -> None:
     rows = {row.name: row for row in describe()}
-    for task, names in ONLY.items():
-        assert all(rows[name].default is None and rows[name].task == task for name in names)
-        others = {name for other, each in ONLY.items() if other != task for name in each}
+    assert {name: row.tasks for name, row in rows.items() if row.tasks} == TASKS_OF
+    assert all(rows[name].default is None for name in TASKS_OF)
+    for task in SETUPS:
+        others = {name for name, tasks in TASKS_OF.items() if task not in tasks}
         assert {row.name for row in describe(task)} == set(Settings.__struct_fields__) - others
     assert set(get_args(CellName)) == set(NAMES)
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from recurra.training.language import complete
 from recurra.training.schedule import learning_rate
-from recurra.training.settings import Settings, complete, describe, settings
+from recurra.training.settings import Settings, describe, settings
 
 
 @pytest.mark.parametrize("characters", [4, 40, 500, 5_000, 335_894, 10**8])

@@ -6,14 +6,13 @@ from typing import Annotated, Any, TypeVar
 
 from cyclopts import Group, Parameter
 
-from recurra.training.settings import ONLY, describe
+from recurra.training.settings import TASKS_OF, describe
 
 Command = TypeVar("Command", bound=Callable[..., None])
 
-_GROUPS: dict[str | None, Group] = {
-    None: Group("Settings", sort_key=8),
-    **{task: Group(f"Settings of the task {task}", sort_key=9) for task in ONLY},
-}
+_GROUPS: dict[tuple[str, ...], Group] = {(): Group("Settings", sort_key=8)}
+for _tasks in TASKS_OF.values():
+    _GROUPS[_tasks] = Group(f"Settings of {' and '.join(_tasks)}", sort_key=8 + len(_GROUPS))
 
 
 def whole(**options: Any) -> Parameter:
@@ -54,7 +53,7 @@ def _flags() -> list[inspect.Parameter]:
                 row.kind if row.default is not None else row.kind | None,
                 Parameter(
                     help=row.help,
-                    group=_GROUPS[row.task],
+                    group=_GROUPS[row.tasks],
                     show_default=row.default is not None,
                     converter=_whole if row.kind is int else None,
                     negative=None if row.kind is bool else (),

@@ -18,7 +18,7 @@ from recurra.tasks.classification import ClassificationNetwork, Sizes
 from recurra.tasks.classification_task import ClassificationTask
 from recurra.tasks.classifier import DataCard
 from recurra.training.config import Config, Data
-from recurra.training.settings import Settings
+from recurra.training.settings import Settings, filled
 from recurra.training.setup import Setup, check_memory, check_unchanged
 
 _COPY = "data.jsonl"  # in the run folder, when the rows came from no file
@@ -56,7 +56,7 @@ class ClassificationSetup(Setup):
         check_encoder(wanted)
         encoder = wanted.encoder or "recurrent"
         kind = wanted.symbols or found_kind(train.texts)
-        full = _filled(
+        full = filled(
             wanted,
             encoder=encoder,
             cell="lstm" if encoder == "recurrent" else None,
@@ -78,7 +78,7 @@ class ClassificationSetup(Setup):
         epochs = wanted.epochs or _EPOCHS
         steps = wanted.steps or epochs * buckets.batches
         interval = wanted.eval_interval or max(1, min(steps, buckets.batches))
-        full = _filled(
+        full = filled(
             full,
             steps=steps,
             warmup=min(100, steps // 10),
@@ -149,11 +149,6 @@ def check_encoder(given: Settings) -> None:
             raise InputError(
                 f"{name}={getattr(given, name)!r} says nothing to encoder={encoder!r}; leave one of them out."
             )
-
-
-def _filled(given: Settings, **found: Any) -> Settings:
-    """The settings with those that are open as they were found."""
-    return msgspec.structs.replace(given, **{n: value for n, value in found.items() if getattr(given, n) is None})
 
 
 def _sizes(full: Settings) -> Sizes:

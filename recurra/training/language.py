@@ -15,7 +15,7 @@ from recurra.tasks.language import LanguageNetwork, Sizes
 from recurra.tasks.language_model import as_text
 from recurra.tasks.language_task import LanguageTask
 from recurra.training.config import Config, Data
-from recurra.training.settings import Settings, complete
+from recurra.training.settings import Settings, filled
 from recurra.training.setup import Setup, check_memory, check_unchanged
 
 CELLS = ("lstm", "gru", "rnn")
@@ -66,6 +66,42 @@ class LanguageSetup(Setup):
         if self.path is None:
             files.replace_file(folder / _COPY, self.text.content.encode())
         return Data(self.path or _COPY, self.text.name, self.text.sha256, characters=len(self.text))
+
+
+def complete(given: Settings, characters: int, symbols: int) -> Settings:
+    """Fills what was left open from the training text: its number of characters and of different symbols.
+
+    The number of steps never depends on the speed of the machine, so that a seed means the same run everywhere.
+    """
+    window = given.window or max(1, min(64, (characters - 1) // 2))
+    batch = given.batch or max(1, min(16, characters // (4 * window)))
+    per_epoch = max(1, characters // (batch * window))
+    steps = given.steps or (per_epoch * given.epochs if given.epochs else _seen(characters) // (batch * window))
+    eval_interval = given.eval_interval or max(1, min(2000, -(-steps // 6)))
+    found = {
+        "cell": "lstm",
+        "learning_rate": 0.004,
+        "sample_length": 200,
+        "temperature": 0.8,
+        "hidden": 128 if characters < 50_000 else 256 if characters < 150_000 else 512,
+        "embedding": min(64, symbols),
+        "dropout": 0.0 if steps < 10 * per_epoch else 0.2,
+        "window": window,
+        "batch": batch,
+        "steps": steps,
+        "warmup": min(50, steps // 10),
+        "eval_interval": eval_interval,
+        "log_interval": max(1, min(eval_interval, steps // 200)),
+    }
+    return msgspec.structs.replace(filled(given, **found), epochs=None)
+
+
+def _seen(characters: int) -> int:
+    """Characters to learn from: about a minute of them, three passes over a longer text, one over a very long one."""
+    return max(characters, min(200 * characters, max(_A_MINUTE, 3 * min(characters, 1_000_000))))
+
+
+_A_MINUTE = 1_050_000  # what an LSTM of 512 units learns from in somewhat less than a minute on two cores
 
 
 def _sizes(full: Settings) -> Sizes:

@@ -1,8 +1,8 @@
 """Every setting of a training run in one record: type, limits, default and help, for Python and the command line.
 
 This file imports neither torch nor numpy: the command line builds its flags from it. A setting left at None is found
-from the data by `complete`; the run folder's `config.toml` holds the completed record, so that nothing is left to
-guess.
+from the data by the task's `Setup`; the run folder's `config.toml` holds the completed record, so that nothing is left
+to guess.
 """
 
 import difflib
@@ -27,13 +27,21 @@ CellName = Literal[
     "mingru", "minlstm", "qrnn", "slstm", "sru",
 ]  # fmt: skip
 
-# What belongs to one task alone; all else is for every task. In a run of another task these are None.
-ONLY = {
-    "language": ("window", "sample_length", "temperature"),
-    "classification": (
-        "encoder", "bidirectional", "pooling", "class_weights", "symbols", "min_count", "text", "label", "test",
-    ),
-}  # fmt: skip
+# The tasks of a setting that not every task has. In a run of another task it is None.
+TASKS_OF: dict[str, tuple[str, ...]] = {
+    "window": ("language",),
+    "sample_length": ("language",),
+    "temperature": ("language",),
+    "encoder": ("classification",),
+    "bidirectional": ("classification",),
+    "pooling": ("classification",),
+    "class_weights": ("classification",),
+    "symbols": ("classification",),
+    "min_count": ("classification",),
+    "text": ("classification",),
+    "label": ("classification",),
+    "test": ("classification",),
+}
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -167,34 +175,34 @@ class Setting(NamedTuple):
     kind: Any  # int, float, bool, str, or a Literal; None is allowed where default is None
     default: Any
     help: str
-    task: str | None  # the task that alone has it; None for a setting of every task
+    tasks: tuple[str, ...]  # those that have it; () for a setting of every task
 
 
 def describe(task: str | None = None) -> list[Setting]:
     """Every setting, or those of a task, with its plain type, default and help, in the order of the record."""
     rows = []
     for item in msgspec.structs.fields(Settings):
-        owner = _owner(item.name)
-        if task is not None and owner not in (None, task):
+        tasks = TASKS_OF.get(item.name, ())
+        if task is not None and tasks and task not in tasks:
             continue
         annotated = item.type
         help_text = next(meta.description for meta in annotated.__metadata__ if meta.description)
-        rows.append(Setting(item.name, _plain(annotated), item.default, help_text, owner))
+        rows.append(Setting(item.name, _plain(annotated), item.default, help_text, tasks))
     return rows
 
 
-def _owner(name: str) -> str | None:
-    return next((task for task, names in ONLY.items() if name in names), None)
-
-
 def check_task(task: str, given: Settings) -> None:
-    """Raises InputError for a setting that belongs to another task."""
-    for name in Settings.__struct_fields__:
-        owner, value = _owner(name), getattr(given, name)
-        if value is not None and owner not in (None, task):
-            raise InputError(
-                f"{name}={value!r} is a setting of the task {owner}, and the task here is {task}; leave it out."
-            )
+    """Raises InputError for a setting that only other tasks have."""
+    for name, tasks in TASKS_OF.items():
+        value = getattr(given, name)
+        if value is not None and task not in tasks:
+            whose = f"the task {tasks[0]}" if len(tasks) == 1 else f"the tasks {' and '.join(tasks)}"
+            raise InputError(f"{name}={value!r} is a setting of {whose}, and the task here is {task}; leave it out.")
+
+
+def filled(given: Settings, **found: Any) -> Settings:
+    """The settings with those that are open as they were found."""
+    return msgspec.structs.replace(given, **{n: value for n, value in found.items() if getattr(given, n) is None})
 
 
 def settings(**given: Any) -> Settings:
@@ -215,43 +223,6 @@ def settings(**given: Any) -> Settings:
     if made.steps is not None and made.epochs is not None:
         raise InputError(f"steps={made.steps} and epochs={made.epochs} both say how long to train; give one of them.")
     return made
-
-
-def complete(given: Settings, characters: int, symbols: int) -> Settings:
-    """Fills what was left open from the training text: its number of characters and of different symbols.
-
-    The number of steps never depends on the speed of the machine, so that a seed means the same run everywhere.
-    """
-    window = given.window or max(1, min(64, (characters - 1) // 2))
-    batch = given.batch or max(1, min(16, characters // (4 * window)))
-    per_epoch = max(1, characters // (batch * window))
-    steps = given.steps or (per_epoch * given.epochs if given.epochs else _seen(characters) // (batch * window))
-    eval_interval = given.eval_interval or max(1, min(2000, -(-steps // 6)))
-    found = {
-        "cell": "lstm",
-        "learning_rate": 0.004,
-        "sample_length": 200,
-        "temperature": 0.8,
-        "hidden": 128 if characters < 50_000 else 256 if characters < 150_000 else 512,
-        "embedding": min(64, symbols),
-        "dropout": 0.0 if steps < 10 * per_epoch else 0.2,
-        "window": window,
-        "batch": batch,
-        "steps": steps,
-        "warmup": min(50, steps // 10),
-        "eval_interval": eval_interval,
-        "log_interval": max(1, min(eval_interval, steps // 200)),
-    }
-    open_ones = {name: value for name, value in found.items() if getattr(given, name) is None}
-    return msgspec.structs.replace(given, epochs=None, **open_ones)
-
-
-def _seen(characters: int) -> int:
-    """Characters to learn from: about a minute of them, three passes over a longer text, one over a very long one."""
-    return max(characters, min(200 * characters, max(_A_MINUTE, 3 * min(characters, 1_000_000))))
-
-
-_A_MINUTE = 1_050_000  # what an LSTM of 512 units learns from in somewhat less than a minute on two cores
 
 
 def _allowed(name: str) -> str:
