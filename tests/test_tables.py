@@ -3,12 +3,12 @@
 import gzip
 import json
 import sys
-import types
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas
 import pytest
 from generators import sentiment
 from hypothesis import given
@@ -23,23 +23,6 @@ from recurra.data.words import words
 from recurra.errors import DataError, InputError
 
 ROWS = [("a fine day", "1"), ('he said "no", twice', "0"), ("line\nbreak", "1"), ("nothing", "0"), ("much of it", "1")]
-
-
-class Frame:
-    """What is asked of a DataFrame."""
-
-    def __init__(self, columns: dict[str, list[Any]]) -> None:
-        self._data = {name: np.array(values, dtype=object) for name, values in columns.items()}
-        self.columns = list(columns)
-
-    def __getitem__(self, name: str) -> Any:
-        return self._data[name]
-
-    def __len__(self) -> int:
-        return len(next(iter(self._data.values())))
-
-    def to_dict(self) -> Any:
-        raise AssertionError
 
 
 def write(path: Path, header: bool = True, rows: list[tuple[str, str]] = ROWS) -> Path:
@@ -67,7 +50,8 @@ def test_every_kind_of_file_gives_the_same_rows(tmp_path: Path, name: str, heade
 
 
 def test_rows_in_memory() -> None:
-    frame = Frame({"id": [1, 2, 3, 4], "label": [1, 0, 1, 0], "review": ["good", None, "fine", float("nan")]})
+    reviews = ["good", None, "fine", float("nan")]
+    frame = pandas.DataFrame({"id": [1, 2, 3, 4], "label": [1, 0, 1, 0], "review": reviews})
     for data in (frame, [{"review": "good", "label": 1}, {"review": None, "label": 0}, {"review": "fine", "label": 1},
                          {"review": float("nan"), "label": 0}]):  # fmt: skip
         rows = labelled(table_of_memory(data))
@@ -139,15 +123,14 @@ def test_parquet_needs_pyarrow_and_says_so(tmp_path: Path, monkeypatch: pytest.M
         read_table(tmp_path / "a.parquet")
 
 
-def test_parquet_rows_are_those_that_pyarrow_gives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """pyarrow itself is not installed where this was written: what stands in for it has its interface, no more."""
-    rows = [{"text": "x", "label": 1}, {"text": None, "label": 0}]
-    found = types.SimpleNamespace(to_pylist=lambda: rows)
-    monkeypatch.setitem(sys.modules, "pyarrow", types.SimpleNamespace(ArrowException=OSError))  # type: ignore[arg-type]
-    monkeypatch.setitem(sys.modules, "pyarrow.parquet", types.SimpleNamespace(read_table=lambda file: found))  # type: ignore[arg-type]
-    (tmp_path / "a.parquet").write_bytes(b"PAR1")
+def test_parquet_rows(tmp_path: Path) -> None:
+    frame = pandas.DataFrame({"text": ["x", None], "label": [1, 0]})
+    frame.to_parquet(tmp_path / "a.parquet")
     table = read_table(tmp_path / "a.parquet")
     assert (table.columns, table.rows) == (["text", "label"], [["x", "1"], ["", "0"]])
+    (tmp_path / "b.parquet").write_bytes(b"PAR1")
+    with pytest.raises(DataError, match=r"b\.parquet is no Parquet file: "):
+        read_table(tmp_path / "b.parquet")
 
 
 def test_a_split_is_stratified_and_its_own(tmp_path: Path) -> None:
@@ -218,8 +201,8 @@ def test_chinese_words_need_rjieba_and_are_cut_by_it(monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(sys.modules, "rjieba", None)
     with pytest.raises(InputError, match=r"needs rjieba, .* pip install 'recurra\[text\]', or choose symbols='char"):
         words("酒店很好")
-    monkeypatch.setitem(sys.modules, "rjieba", types.SimpleNamespace(cut=lambda text: [text[:2], text[2:]]))  # type: ignore[arg-type]
-    assert words("酒店很好") == ["酒店", "很好"]
+    monkeypatch.undo()
+    assert words("酒店很好,位置在中国北京") == ["酒店", "很", "好", ",", "位置", "在", "中国", "北京"]
 
 
 def test_a_lexicon_knows_what_is_frequent() -> None:
