@@ -104,7 +104,7 @@ UNREADABLE = {
     "zeros": "zeros is a binary file: byte 0 is 0x00; give a text file.",
     "blank": "blank holds nothing but white space; give a text of at least some thousand characters.",
     "pipe": f"pipe is a pipe, {ENDLESS}",
-    "folder": "folder is a folder; give the path of a text file in it.",
+    "folder": "folder has no text for training; name the files train.txt, valid.txt and test.txt, or give one file.",
     "endless": f"endless is a device, {ENDLESS}",
 }
 

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 import recurra
-from recurra.data.text import Text, Vocabulary
+from recurra.data.symbols import Characters
+from recurra.data.text import Text
 from recurra.errors import DataError, InputError
 from recurra.tasks.evaluation import Evaluation, verdict
 from recurra.tasks.language import LanguageNetwork, Sizes, measure
@@ -106,10 +107,10 @@ def test_without_a_prompt_it_begins_with_a_character_that_is_no_blank(temperatur
     with torch.no_grad():
         network.output.weight.zero_()
         network.output.bias.copy_(torch.tensor([9.0, 9.0, 9.0, -9.0, -8.0]))
-    model = LanguageModel(network, Sizes("gru", 1, 4, 3), Vocabulary("\n ab"))
+    model = LanguageModel(network, Sizes("gru", 1, 4, 3), Characters("\n ab"))
     assert model.generate("", 3, temperature, seed=1)[0] in "ab"
     assert model.generate("a", 3, 0)[0].isspace()  # after a prompt it is free
-    blanks = LanguageModel(LanguageNetwork(Sizes("gru", 1, 4, 3), 3), Sizes("gru", 1, 4, 3), Vocabulary("\n "))
+    blanks = LanguageModel(LanguageNetwork(Sizes("gru", 1, 4, 3), 3), Sizes("gru", 1, 4, 3), Characters("\n "))
     assert len(blanks.generate("", 3, temperature)) == 3
     with pytest.raises(InputError, match="length=-5 cannot be written"):
         model.stream("", -5)
@@ -147,10 +148,10 @@ def test_one_character_is_not_characters() -> None:
 
 def test_baselines_of_a_part_of_a_long_text_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("recurra.tasks.language_model._BASELINE_CHARACTERS", 1000)
-    models = baseline_models("ab" * 400 + "cd" * 500, Vocabulary("abcd"))
+    models = baseline_models(Text("t", "ab" * 400 + "cd" * 500), Characters("abcd"))
     assert list(models) == [f"{name} of the last 1,000 characters" for name in ("unigram", "3-gram", "5-gram")]
     assert models["unigram of the last 1,000 characters"].bits_per_character("abab") > 8  # it has not seen them
-    assert list(baseline_models("ab" * 500, Vocabulary("ab"))) == ["unigram", "3-gram", "5-gram"]
+    assert list(baseline_models(Text("t", "ab" * 500), Characters("ab"))) == ["unigram", "3-gram", "5-gram"]
 
 
 def test_a_text_of_one_character_cannot_be_measured(trained: Run) -> None:

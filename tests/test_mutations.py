@@ -15,7 +15,7 @@ from test_files import refusal, seal
 
 import recurra
 from recurra import files
-from recurra.data.text import Vocabulary
+from recurra.data.symbols import Characters
 from recurra.errors import FileError
 from recurra.tasks.language import LanguageNetwork, Sizes
 from recurra.tasks.language_model import DataCard, LanguageModel, Result
@@ -26,7 +26,7 @@ NAMES = ("model.json", "model.safetensors", "README.md")
 
 def tiny_model(seed: int, cell: Any = "lstm") -> LanguageModel:
     torch.manual_seed(seed)
-    vocabulary = Vocabulary("\n abcdef\N{SNOWMAN}")
+    vocabulary = Characters("\n abcdef\N{SNOWMAN}")
     sizes = Sizes(cell, 1, 5, 3)
     card = DataCard("some.txt", "0" * 64, 1000, 0.1)
     network = LanguageNetwork(sizes, len(vocabulary))

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recurra.data.demo import demo_text
-from recurra.data.text import Vocabulary
+from recurra.data.symbols import Characters
 from recurra.errors import InputError
 from recurra.tasks.language_model import LanguageModel
 from recurra.tasks.ngram import NGram
@@ -84,7 +84,7 @@ def test_along_a_text_and_one_by_one_are_the_same(order: int) -> None:
 
 def test_on_the_demo_text_it_reaches_what_the_literature_method_must_reach() -> None:
     train, kept = demo_text().split(0.1)
-    vocabulary = Vocabulary(train.content)
+    vocabulary = Characters(train.content)
     began = time.perf_counter()
     bits = [NGram(train.content, order, vocabulary).bits_per_character(kept.content) for order in (1, 3, 5)]
     assert time.perf_counter() - began < 10

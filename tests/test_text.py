@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from recurra.data.demo import _docstrings, _once, demo_text
 from recurra.data.keys import key
-from recurra.data.text import UNKNOWN, Stream, Text, Vocabulary, read_text
+from recurra.data.stream import Stream
+from recurra.data.symbols import UNKNOWN, Characters
+from recurra.data.text import Text, read_text
 from recurra.errors import DataError
 
 BAD = {
@@ -72,7 +74,7 @@ def test_a_text_in_memory_is_checked_too() -> None:
 
 @given(st.text(min_size=0), st.text(min_size=0))
 def test_vocabulary_numbers_every_character(seen: str, other: str) -> None:
-    vocabulary = Vocabulary(seen)
+    vocabulary = Characters(seen)
     assert vocabulary.decode(vocabulary.encode(seen).tolist()) == seen
     assert len(vocabulary) == 1 + len(set(seen))
     numbers = vocabulary.encode(other)

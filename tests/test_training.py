@@ -13,7 +13,8 @@ from runs import ALPHABET, TINY, Recorder, contents, log
 
 import recurra
 from recurra import files
-from recurra.data.text import Text, Vocabulary
+from recurra.data.symbols import Characters
+from recurra.data.text import Text
 from recurra.diagnostics.plots import plot_loss
 from recurra.training.metrics import Row
 from recurra.training.observer import PlainProgress
@@ -46,6 +47,8 @@ def test_the_run_folder_is_complete(trained: Run) -> None:
         "epochs",
         "time_limit",
         "patience",
+        "text",
+        "vocabulary",
     }  # what was left at none
     assert config["data"]["sha256"] == files.digest(ALPHABET.encode())
     assert [p.name for p in sorted((trained.path / "samples").iterdir())] == [
@@ -172,7 +175,7 @@ def test_weights_of_matrices_decay_and_others_do_not(text: Path, tmp_path: Path)
 def test_vocabulary_of_the_training_part_alone(tmp_path: Path) -> None:
     (tmp_path / "t.txt").write_text("abcdefgh" * 100 + "Z" * 20)
     run = recurra.train(tmp_path / "t.txt", out=tmp_path / "run", **TINY)
-    assert run.model.vocabulary.characters == Vocabulary("abcdefgh").characters
+    assert run.model.vocabulary.characters == Characters("abcdefgh").characters
     assert run.model.evaluate(tmp_path / "t.txt").unknown == {"Z": 20}
 
 

@@ -102,7 +102,7 @@ def evaluate(
     from recurra.cli.output import show
 
     result = recurra.load(model, precision).evaluate(data)
-    computed = ("bits_per_character", "verdict")  # properties, which no record of fields has
+    computed = ("bits_per_character", "perplexity", "verdict")  # properties, which no record of fields has
     show(result, json, **{name: getattr(result, name) for name in computed if hasattr(result, name)})
 
 

@@ -16,10 +16,9 @@ import numpy as np
 
 from recurra.data.columns import Labelled, labelled
 from recurra.data.keys import key
+from recurra.data.parts import PARTS
 from recurra.data.table import Table, kind_of_table, read_table, table_of_memory
 from recurra.errors import DataError, InputError
-
-_PARTS = {"train": ("train", "training"), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
 
 
 @dataclass(frozen=True)
@@ -51,8 +50,7 @@ def parts_of(folder: str | os.PathLike[str]) -> dict[str, Path]:
     """The tables of a folder by what their names say they are for. DataError when two are for the same."""
     found: dict[str, Path] = {}
     for path in sorted(Path(folder).iterdir()):
-        stem = path.name.partition(".")[0].lower()
-        part = next((part for part, names in _PARTS.items() if stem in names), None)
+        part = PARTS.get(path.name.partition(".")[0].lower())
         if part is None or kind_of_table(path) is None:
             continue
         if part in found:

@@ -1,44 +1,143 @@
-"""Symbols of a text, characters or words, and their numbers."""
+"""Symbols of a text, characters or words or pieces of words, and their numbers."""
 
+from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from recurra.data.words import has_blanks, words
+from recurra.data.words import as_they_stand, has_blanks, stand_apart, words
 
-UNKNOWN = 0  # the reserved symbol: all that the lexicon does not hold
-KINDS = ("characters", "words")
+UNKNOWN = 0  # the reserved symbol: all that the vocabulary does not hold
+UNKNOWN_TEXT = "\ufffd"  # how it is written
+END = "\x03"  # the symbol of a document's end (U+0003, END OF TEXT): a character that no text has
+
+Kind = Literal["characters", "words", "bpe"]
+KINDS: tuple[Kind, ...] = ("characters", "words")  # of a Lexicon
 
 
-def found_kind(texts: Sequence[str]) -> str:
+def found_kind(texts: Sequence[str]) -> Kind:
     """Words where white space divides them, else characters."""
     return "words" if has_blanks(texts) else "characters"
 
 
-class Lexicon:
-    """Symbols and their numbers: 0 is the reserved unknown one, then by falling frequency in the training texts."""
+class Vocabulary(ABC):
+    """Symbols and their numbers: 0 is the reserved unknown one, number n is `symbols[n - 1]`."""
 
-    def __init__(self, kind: str, symbols: Sequence[str]) -> None:
-        self.kind, self.symbols = kind, list(symbols)
-        self._numbers = {symbol: number for number, symbol in enumerate(self.symbols, 1)}
-
-    @classmethod
-    def of(cls, kind: str, texts: Sequence[str], least: int) -> "Lexicon":
-        """All symbols that occur at least `least` times; the rarer ones are what the unknown symbol is learned from."""
-        counts = Counter(symbol for text in texts for symbol in _symbols(kind, text))
-        ordered = sorted(counts.items(), key=lambda row: (-row[1], row[0]))
-        return cls(kind, [symbol for symbol, count in ordered if count >= least])
+    kind: Kind
+    symbols: Sequence[str]
 
     def __len__(self) -> int:
         return 1 + len(self.symbols)
 
+    @abstractmethod
+    def split(self, text: str) -> Sequence[str]:
+        """The symbols of a text in order, known or not."""
+
+    @abstractmethod
     def encode(self, text: str) -> NDArray[np.int64]:
-        """Numbers (N,) of the symbols of a text, in order."""
+        """Their numbers (N,); UNKNOWN for those that the vocabulary does not hold."""
+
+    def decode(self, numbers: Iterable[int]) -> str:
+        """The text of numbers; the unknown symbol is written U+FFFD."""
+        return "".join(self.pieces(numbers))
+
+    def pieces(self, numbers: Iterable[int], before: int | None = None) -> Iterator[str]:
+        """The text of each number, with what divides it from the one before; `before`: that of the first."""
+        for number in numbers:
+            yield self.after(before, number)
+            before = number
+
+    def after(self, before: int | None, number: int) -> str:
+        """The text of a symbol that stands after another, or at the beginning."""
+        return self.text(number)
+
+    def text(self, number: int) -> str:
+        """The text of a symbol by itself."""
+        return self.symbols[number - 1] if number != UNKNOWN else UNKNOWN_TEXT
+
+    def unknown(self, text: str) -> dict[str, int]:
+        """Symbols of `text` that the vocabulary does not hold, with how often each occurs, most frequent first."""
+        known = set(self.symbols)
+        return dict(Counter(s for s in self.split(text) if s not in known).most_common())
+
+
+class Characters(Vocabulary):
+    """Every character of a text, in code point order."""
+
+    kind = "characters"
+
+    def __init__(self, characters: Iterable[str]) -> None:
+        self.characters = "".join(sorted(set(characters)))
+        self.symbols = self.characters
+        self._points = _points(self.characters)
+
+    def split(self, text: str) -> str:
+        return text
+
+    def encode(self, text: str) -> NDArray[np.int64]:
+        points = _points(text)
+        if not len(self._points):
+            return np.zeros(len(points), np.int64)
+        place = np.searchsorted(self._points, points)
+        place[place == len(self._points)] = 0
+        return np.where(self._points[place] == points, place + 1, UNKNOWN)
+
+
+def _points(text: str) -> NDArray[np.uint32]:
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+
+
+class Listed(Vocabulary):
+    """Symbols in a list, looked up one by one. Abstract."""
+
+    symbols: list[str]
+
+    def __init__(self, symbols: Iterable[str]) -> None:
+        self.symbols = list(symbols)
+        self._numbers = {symbol: number for number, symbol in enumerate(self.symbols, 1)}
+
+    def encode(self, text: str) -> NDArray[np.int64]:
         numbers = self._numbers
-        return np.array([numbers.get(symbol, UNKNOWN) for symbol in _symbols(self.kind, text)], np.int64)
+        return np.array([numbers.get(symbol, UNKNOWN) for symbol in self.split(text)], np.int64)
 
 
-def _symbols(kind: str, text: str) -> list[str]:
-    return words(text) if kind == "words" else list(text)
+class Words(Listed):
+    """Words exactly as the text has them, so that it can be written again; the end of a line is a symbol.
+
+    White space divides them, and rjieba finds those of Chinese. Between two words stands one blank, but for Chinese.
+    """
+
+    kind = "words"
+
+    def split(self, text: str) -> list[str]:
+        return as_they_stand(text)
+
+    def after(self, before: int | None, number: int) -> str:
+        text = self.text(number)
+        return " " + text if before is not None and stand_apart(self.text(before), text) else text
+
+
+class Lexicon(Listed):
+    """Symbols that texts are told apart by: characters, or words case-folded and without white space."""
+
+    def __init__(self, kind: str, symbols: Iterable[str]) -> None:
+        super().__init__(symbols)
+        self.kind = cast(Kind, kind)
+
+    @classmethod
+    def of(cls, kind: str, texts: Iterable[str], least: int) -> "Lexicon":
+        """All symbols that occur at least `least` times; the rarer ones are what the unknown symbol is learned from."""
+        empty = cls(kind, [])
+        return cls(kind, frequent(Counter(symbol for text in texts for symbol in empty.split(text)), least))
+
+    def split(self, text: str) -> list[str]:
+        return words(text) if self.kind == "words" else list(text)
+
+
+def frequent(counts: Counter[str], least: int, most: int | None = None) -> list[str]:
+    """The symbols that occur at least `least` times, at most `most` of them, by falling frequency."""
+    ordered = sorted(counts.items(), key=lambda row: (-row[1], row[0]))
+    return [symbol for symbol, count in ordered[:most] if count >= least]

@@ -1,10 +1,8 @@
 """Tables: the rows of a .csv, .tsv or .jsonl file (also as .gz), of a .parquet file, or of what is in memory."""
 
 import csv
-import gzip
 import io
 import os
-import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from recurra.data.gz import unpacked
 from recurra.data.parquet import read_parquet
 from recurra.data.text import read_bytes
 from recurra.errors import DataError, InputError, kind_of
@@ -46,7 +45,7 @@ def read_table(path: str | os.PathLike[str]) -> Table:
     raw = read_bytes(path)
     if kind == ".parquet":
         return table_of_records(str(path), read_parquet(str(path), raw))
-    content = _decoded(path, _unpacked(path, raw))
+    content = decoded(path, unpacked(path, raw))
     table = _objects(str(path), content) if kind == ".jsonl" else _fields(str(path), content, kind)
     if not table.rows:
         raise DataError(f"{path} has no rows; give a table with a text and a label in each row.")
@@ -102,16 +101,7 @@ def _text_of(value: Any) -> str:
     return str(value)
 
 
-def _unpacked(path: str | os.PathLike[str], raw: bytes) -> bytes:
-    if not os.fspath(path).lower().endswith(".gz"):
-        return raw
-    try:
-        return gzip.decompress(raw)
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path} is no whole gzip file: {error}; pack it again.") from None
-
-
-def _decoded(path: str | os.PathLike[str], raw: bytes) -> str:
+def decoded(path: str | os.PathLike[str], raw: bytes) -> str:
     """UTF-8, or a sentence with the line and byte where it is none, and how many lines are not."""
     try:
         return raw.decode("utf-8").removeprefix("\ufeff")

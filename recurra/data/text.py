@@ -1,29 +1,70 @@
-"""Text: read, split, turned into numbers, and cut into batches that follow one another along the text."""
+"""Text: read, checked, split, and given out in pieces."""
 
 import codecs
 import hashlib
 import os
 import stat
-from collections import Counter
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
-
-from recurra.data.keys import key
+from recurra.data.gz import unpacked
+from recurra.data.symbols import END
 from recurra.errors import DataError
 
-UNKNOWN = 0  # the reserved symbol: every character that the vocabulary does not know
-
+PIECE = 2**20  # characters of a text that are looked at together
 _NO_TEXT = frozenset(range(32)) - frozenset(b"\a\b\t\n\v\f\r\x1a\x1b")  # control bytes no encoding of text uses
 
 
+class Source(ABC):
+    """A text that is read in pieces, wherever it is: its name, its length in characters, its digest."""
+
+    name: str
+    content: str  # all of it
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @property
+    @abstractmethod
+    def sha256(self) -> str:
+        """sha256 of the text's UTF-8 bytes."""
+
+    @abstractmethod
+    def pieces(self) -> Iterator[str]:
+        """All of it piece by piece, none of which divides a word where there is white space in a million characters."""
+
+    @abstractmethod
+    def part(self, begin: int, end: int, name: str) -> "Source":
+        """The characters from `begin` to before `end`."""
+
+    def split(self, share: float) -> tuple["Source", "Source"]:
+        """The part to train on and, at the end, the `share` kept for validation."""
+        length = len(self)
+        cut = length - max(1, round(length * share))
+        if cut < 2 or length - cut < 2:
+            raise DataError(
+                f"{self.name} has {length} characters, of which validation={share:g} leaves {max(cut, 0)} "
+                "for training, and 2 are needed in each part; give a longer text."
+            )
+        return (
+            self.part(0, cut, f"{self.name}, first {cut} characters"),
+            self.part(cut, length, f"{self.name}, last {length - cut} characters"),
+        )
+
+    def first(self, characters: int) -> str:
+        """At most so many characters of the beginning."""
+        return self.part(0, min(characters, len(self)), self.name).content
+
+    def last(self, characters: int) -> str:
+        """At most so many characters of the end."""
+        return self.part(max(0, len(self) - characters), len(self), self.name).content
+
+
 @dataclass(frozen=True)
-class Text:
-    """A text and the name it goes by (its path, or `demo`)."""
+class Text(Source):
+    """A text in memory and the name it goes by (its path, or `demo`)."""
 
     name: str
     content: str
@@ -47,18 +88,35 @@ class Text:
         """sha256 of the text's UTF-8 bytes."""
         return hashlib.sha256(self.content.encode()).hexdigest()
 
-    def split(self, share: float) -> tuple["Text", "Text"]:
-        """The part to train on and, at the end, the `share` kept for validation."""
-        cut = len(self.content) - max(1, round(len(self.content) * share))
-        if cut < 2 or len(self.content) - cut < 2:
-            raise DataError(
-                f"{self.name} has {len(self.content)} characters, of which validation={share:g} leaves {max(cut, 0)} "
-                "for training, and 2 are needed in each part; give a longer text."
-            )
-        return (
-            Text(f"{self.name}, first {cut} characters", self.content[:cut]),
-            Text(f"{self.name}, last {len(self.content) - cut} characters", self.content[cut:]),
-        )
+    def pieces(self) -> Iterator[str]:
+        """Cut at the last end of a line or document, or at the last blank, within so many characters."""
+        return whole_words([self.content])
+
+    def part(self, begin: int, end: int, name: str) -> "Text":
+        return Text(name, self.content[begin:end])
+
+
+def whole_words(blocks: Iterable[str], length: int = PIECE) -> Iterator[str]:
+    """The text of blocks in pieces of at most so many characters, which end where a line, a document or a word does."""
+    left = ""
+    for block in blocks:
+        left += block
+        begin = 0
+        while len(left) - begin > length:
+            end = _end_of_words(left, begin, begin + length)
+            yield left[begin:end]
+            begin = end
+        left = left[begin:]
+    if left:
+        yield left
+
+
+def _end_of_words(text: str, begin: int, end: int) -> int:
+    """Where a piece ends: after a line or document, else before a blank, else where it is full."""
+    if after := max(text.rfind(mark, begin, end) for mark in ("\n", END)) + 1:
+        return after
+    before = text.rfind(" ", begin + 1, end)
+    return before if before > 0 else end
 
 
 def read_bytes(path: str | os.PathLike[str]) -> bytes:
@@ -67,7 +125,7 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
         raise DataError("The path of the text is empty; give the path of a text file.")
     path = Path(path)
     try:
-        _refuse_endless(path)
+        refuse_endless(path)
         raw = path.read_bytes()
     except MemoryError:
         size = path.stat().st_size
@@ -84,28 +142,38 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
 
 
 def read_text(path: str | os.PathLike[str]) -> Text:
-    """Reads a UTF-8 text file. DataError says in one sentence what is wrong, and at which byte."""
-    raw = read_bytes(path)
+    """Reads a UTF-8 text file, also packed as .gz. DataError says what is wrong, and at which byte."""
+    raw = unpacked(path, read_bytes(path))
     path = Path(path)
-    for mark, name in ((codecs.BOM_UTF16_LE, "UTF-16LE"), (codecs.BOM_UTF16_BE, "UTF-16BE")):
-        if raw.startswith(mark):
-            raise DataError(f"{path} is {name}, as byte 0 says; convert it to UTF-8 (iconv -f {name} -t UTF-8).")
+    check_beginning(path, raw)
     try:
         content = raw.decode("utf-8")
     except UnicodeDecodeError as error:
-        if (place := next((n for n, byte in enumerate(raw) if byte in _NO_TEXT), None)) is not None:
-            raise DataError(_binary(path, raw, place)) from None
-        raise DataError(
-            f"{path} is not UTF-8 text: byte {error.start} is 0x{raw[error.start]:02x} ({error.reason}); convert it to "
-            "UTF-8 (iconv -f LATIN1 -t UTF-8 for western European text)."
-        ) from None
+        raise no_text(path, raw, error) from None
     if "\0" in content:
-        raise DataError(_binary(path, raw, raw.index(0)))
+        raise DataError(_binary(path, raw[raw.index(0)], raw.index(0)))
     content = content.removeprefix("\ufeff")
     return Text(str(path), content)
 
 
-def _refuse_endless(path: Path) -> None:
+def check_beginning(path: Path, raw: bytes) -> None:
+    """Raises DataError for a file that says in its first bytes that it is no UTF-8."""
+    for mark, name in ((codecs.BOM_UTF16_LE, "UTF-16LE"), (codecs.BOM_UTF16_BE, "UTF-16BE")):
+        if raw.startswith(mark):
+            raise DataError(f"{path} is {name}, as byte 0 says; convert it to UTF-8 (iconv -f {name} -t UTF-8).")
+
+
+def no_text(path: Path, raw: bytes, error: UnicodeDecodeError, before: int = 0) -> DataError:
+    """What is wrong with bytes of a file that cannot be decoded; `before`: how many came before them."""
+    if (place := next((n for n, byte in enumerate(raw) if byte in _NO_TEXT), None)) is not None:
+        return DataError(_binary(path, raw[place], before + place))
+    return DataError(
+        f"{path} is not UTF-8 text: byte {before + error.start} is 0x{raw[error.start]:02x} ({error.reason}); convert "
+        "it to UTF-8 (iconv -f LATIN1 -t UTF-8 for western European text)."
+    )
+
+
+def refuse_endless(path: Path) -> None:
     """What is no file on a disk may never end, or never begin."""
     mode = path.stat().st_mode
     for is_one, kind in ((stat.S_ISFIFO, "pipe"), (stat.S_ISSOCK, "socket"), (stat.S_ISCHR, "device")):
@@ -116,70 +184,5 @@ def _refuse_endless(path: Path) -> None:
             )
 
 
-def _binary(path: Path, raw: bytes, place: int) -> str:
-    return f"{path} is a binary file: byte {place} is 0x{raw[place]:02x}; give a text file."
-
-
-class Vocabulary:
-    """Characters and their numbers: 0 is the reserved unknown symbol, then the characters in code point order."""
-
-    def __init__(self, characters: str) -> None:
-        self.characters = "".join(sorted(set(characters)))
-        self._points = _points(self.characters)
-
-    def __len__(self) -> int:
-        return 1 + len(self.characters)
-
-    def encode(self, text: str) -> NDArray[np.int64]:
-        """Numbers (N,) of the characters; UNKNOWN for those that the vocabulary does not know."""
-        points = _points(text)
-        if not len(self._points):
-            return np.zeros(len(points), np.int64)
-        place = np.searchsorted(self._points, points)
-        place[place == len(self._points)] = 0
-        return np.where(self._points[place] == points, place + 1, UNKNOWN)
-
-    def decode(self, numbers: list[int]) -> str:
-        """The text of numbers; the unknown symbol is written U+FFFD."""
-        return "".join(self.characters[n - 1] if n != UNKNOWN else "\ufffd" for n in numbers)
-
-    def unknown(self, text: str) -> dict[str, int]:
-        """Characters of `text` that the vocabulary does not know, with how often each occurs, most frequent first."""
-        known = set(self.characters)
-        return dict(Counter(c for c in text if c not in known).most_common())
-
-
-def _points(text: str) -> NDArray[np.uint32]:
-    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
-
-
-class Stream:
-    """A text as `batch` lanes read side by side, window after window, each window going on where the last one ended.
-
-    Lane b of epoch e starts at character (r_e + b L) mod N, where L = N // batch and the rotation r_e is a function of
-    (seed, epoch) alone. So the order of the data is known at any step without having walked there, and windows are cut
-    at different places in every epoch. Seen as a circle the text has one seam, where its end meets its start.
-    """
-
-    def __init__(self, numbers: NDArray[np.int64], batch: int, window: int, seed: int) -> None:
-        lane = len(numbers) // batch
-        if len(numbers) <= window:
-            raise DataError(
-                f"The training text has {len(numbers)} characters but one window needs {window + 1} (window={window} "
-                f"and the character after it); give a longer text or window={max(1, len(numbers) - 1)}."
-            )
-        if lane < window:
-            raise DataError(
-                f"The training text has {len(numbers)} characters but one step reads batch={batch} times "
-                f"window={window} = {batch * window}; give a longer text, or a smaller batch or window."
-            )
-        self.numbers, self.batch, self.window, self.seed = numbers, batch, window, seed
-        self.windows = lane // window
-        self._lanes = np.arange(batch) * lane
-        self._steps = np.arange(window + 1)[:, None]
-
-    def __call__(self, epoch: int, index: int) -> tuple[Tensor, Tensor]:
-        """Window `index` of `epoch`: the characters read and those to be predicted, each (T, B)."""
-        start = key(self.seed, "epoch", epoch) % len(self.numbers) + index * self.window
-        block = self.numbers[(start + self._lanes + self._steps) % len(self.numbers)]
-        return torch.from_numpy(block[:-1]), torch.from_numpy(block[1:])
+def _binary(path: Path, byte: int, place: int) -> str:
+    return f"{path} is a binary file: byte {place} is 0x{byte:02x}; give a text file."

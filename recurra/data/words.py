@@ -6,7 +6,9 @@ from collections.abc import Iterable
 from recurra.errors import InputError
 
 _WORD = re.compile(r"\w+(?:['’]\w+)*|['’]\w+|[^\w\s]")
+_STANDING = re.compile(r"[\n\x03]|[^\s\x03]+")
 _CHINESE = re.compile(r"[\u3400-\u9fff\uf900-\ufaff\U00020000-\U000323af]")
+_WIDE = re.compile(r"[\u3000-\u303f\u3400-\u9fff\uf900-\ufaff\uff00-\uffef\U00020000-\U000323af]")  # and its marks
 
 
 def words(text: str) -> list[str]:
@@ -17,6 +19,22 @@ def words(text: str) -> list[str]:
     if _CHINESE.search(text):
         text = " ".join(_cut(text))
     return _WORD.findall(text.casefold())
+
+
+def as_they_stand(text: str) -> list[str]:
+    r"""What stands between white space, unchanged; the end of a line ("\n") and of a document are words by themselves.
+
+    Chinese is cut by rjieba; InputError where that is not installed.
+    """
+    found: list[str] = _STANDING.findall(text)
+    if not _CHINESE.search(text):
+        return found
+    return [word for run in found for word in (_cut(run) if _CHINESE.search(run) else [run])]
+
+
+def stand_apart(left: str, right: str) -> bool:
+    """Whether a blank is written between two words: not beside the end of a line or document, nor beside Chinese."""
+    return not any(c in "\n\x03" or _WIDE.match(c) for c in (left[-1:], right[:1]))
 
 
 def has_blanks(texts: Iterable[str]) -> bool:

@@ -1,22 +1,23 @@
 """What the training loop asks of language modelling: batches, loss, validation, samples, and the model to save."""
 
-import math
-
-import numpy as np
 import torch
 from torch import Tensor
 
+from recurra.data.corpus import Corpus
 from recurra.data.keys import key
-from recurra.data.text import Stream, Text, Vocabulary
+from recurra.data.numbers import encoded
+from recurra.data.stream import Stream
+from recurra.data.symbols import Vocabulary
 from recurra.tasks.language import LanguageNetwork, Sizes, State, measure
 from recurra.tasks.language_model import DataCard, LanguageModel, Result, Settings, baseline_models
 from recurra.tasks.task import Task
 
-_VALIDATION_CHARACTERS = 100_000  # validations while training read at most so many characters of the validation text
+_VALIDATION_CHARACTERS = 100_000  # validations while training read at most so many characters of the end of a text,
+_VALIDATION_OF_PART = 500_000  # or so many of a part that is there for it
 
 
 class LanguageTask(Task):
-    """A text to learn, split into a part to train on and, at its end, a part kept for validation.
+    """A text to learn, split into a part to train on and a part kept for validation.
 
     Truncated backpropagation through time: windows of one epoch follow one another along the text and each starts from
     the state the last one ended with, cut from its gradient. An epoch starts from zeros.
@@ -27,7 +28,8 @@ class LanguageTask(Task):
 
     def __init__(
         self,
-        text: Text,
+        corpus: Corpus,
+        vocabulary: Vocabulary,
         sizes: Sizes,
         dropout: float,
         batch: int,
@@ -36,20 +38,22 @@ class LanguageTask(Task):
         seed: int,
         settings: Settings,
     ) -> None:
-        part, kept = text.split(validation)
-        self._kept = kept.content[:_VALIDATION_CHARACTERS]
-        vocabulary = Vocabulary(part.content)
-        self._stream = Stream(vocabulary.encode(part.content), batch, window, seed)
+        part, kept = corpus.split(validation)
+        self._kept = kept.first(_VALIDATION_CHARACTERS if corpus.whole else _VALIDATION_OF_PART)
+        numbers, counts = encoded(vocabulary, part)
         self._numbers = vocabulary.encode(self._kept)
-        self._training_text = part.content
+        self._training_text = part
         torch.manual_seed(key(seed, "weights"))
         self.network = LanguageNetwork(sizes, len(vocabulary), dropout)
         self.network.compute_in(str(settings.get("precision", "fp32")))
-        self.network.start_from(torch.from_numpy(np.bincount(self._stream.numbers, minlength=len(vocabulary))))
-        card = DataCard(text.name, text.sha256, len(text), validation)
+        self.network.start_from(torch.from_numpy(counts))
+        parts = {} if corpus.whole else {part: len(text) for part, text in corpus.texts.items()}
+        card = DataCard(corpus.name, corpus.sha256, len(corpus), validation, parts)
         self.model = LanguageModel(self.network, sizes, vocabulary, settings, card)
+        self._stream = Stream(numbers, batch, window, seed, self.model.unit)
         self.baselines: dict[str, float] = {}
         self.unknown = vocabulary.unknown(self._kept)
+        self.notes = (*corpus.notes, *_notes(self.model, self.unknown))
 
     @property
     def batches(self) -> int:
@@ -57,11 +61,11 @@ class LanguageTask(Task):
         return self._stream.windows
 
     def work(self, epoch: int, index: int) -> int:
-        """Characters of a batch."""
+        """Symbols of a batch."""
         return self._stream.batch * self._stream.window
 
     def loss(self, epoch: int, index: int, state: State | None) -> tuple[Tensor, State]:
-        """Loss (nats per character) of a batch, and the state that the next batch of the epoch starts from."""
+        """Loss (nats per symbol) of a batch, and the state that the next batch of the epoch starts from."""
         return self.network.loss(*self._stream(epoch, index), state)
 
     def forward(self, epoch: int, index: int, state: State | None) -> None:
@@ -69,14 +73,26 @@ class LanguageTask(Task):
         self.network(self._stream(epoch, index)[0], state)
 
     def validate(self) -> float:
-        """Bits per character on the validation text."""
-        return measure(self.network, self._numbers) / math.log(2)
+        """Bits per character, or perplexity, on the validation text."""
+        return self._figure(measure(self.network, self._numbers))
 
     def measure_baselines(self) -> dict[str, float]:
-        """Bits per character of the n-gram models on the same text."""
+        """The same of the n-gram models on the same text."""
         models = baseline_models(self._training_text, self.model.vocabulary)
-        self.baselines = {name: model.bits_per_character(self._kept) for name, model in models.items()}
+        self.baselines = {name: self._figure(model.loss(self._kept)) for name, model in models.items()}
         return self.baselines
 
+    def _figure(self, nats: float) -> float:
+        return self.measure.of(nats) or 0.0
+
     def note(self, step: int, value: float | None) -> None:
-        self.model.result = Result(step, value, self.baselines)
+        self.model.result = Result.of(self.model.vocabulary.kind, step, value, self.baselines)
+
+
+def _notes(model: LanguageModel, unknown: dict[str, int]) -> tuple[str, ...]:
+    """How many symbols there are, where they are not the characters, and how many of validation are unknown."""
+    if model.vocabulary.kind == "characters":
+        return ()
+    missing = sum(unknown.values())
+    more = f"; {missing:,} of the validation text are not among them" if missing else ""
+    return (f"{len(model.vocabulary.symbols):,} different {model.unit} are known{more}.",)

@@ -1,15 +1,15 @@
-"""n-gram models of characters with interpolated Kneser-Ney smoothing: what a recurrent network has to beat.
+"""n-gram models of symbols with interpolated Kneser-Ney smoothing: what a recurrent network has to beat.
 
     p_k(c | u) = max(a(uc) - D(a(uc)), 0) / a(u) + γ(u) p_{k-1}(c | u'),      p_0(c) = 1 / V,
     γ(u) = Σ_c min(a(uc), D(a(uc))) / a(u),     a(u) = Σ_c a(uc),
 
-where u' is the context u without its first character, and a is the count in the text for the highest order and, for
-each lower one, the continuation count: in how many different characters c' the text has c'uc. The three discounts D(1),
+where u' is the context u without its first symbol, and a is the count in the text for the highest order and, for
+each lower one, the continuation count: in how many different symbols c' the text has c'uc. The three discounts D(1),
 D(2), D(3 and more) of each order are those of Chen & Goodman 1998 (TR-10-98, "modified"; Kneser & Ney 1995):
 
     Y = n_1 / (n_1 + 2 n_2),   D(i) = i - (i + 1) Y n_{i+1} / n_i,   n_i = how many k-grams have a = i.
 
-A k-gram is named by a number: its place among the sorted pairs (number of its first k-1 characters, last character). So
+A k-gram is named by a number: its place among the sorted pairs (number of its first k-1 symbols, last symbol). So
 any order fits 64-bit integers, and counting and looking up are sorts and binary searches over whole texts.
 """
 
@@ -20,9 +20,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from recurra.data.text import UNKNOWN, Vocabulary
+from recurra.data.symbols import UNKNOWN, Characters, Vocabulary
 from recurra.errors import InputError
 from recurra.tasks.decoding import Decoder, check_length, check_prompt
+from recurra.tasks.evaluation import bits_per_character, counted
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -54,14 +55,15 @@ class _Order:
 class NGram:
     """An interpolated Kneser-Ney model of any order; order 1 is the unigram model.
 
-    It answers as a trained network does: `bits_per_character(text)`, `generate(prompt, …)`, `stream(prompt, …)`.
+    It answers as a trained network does: `loss(text)`, `bits_per_character(text)`, `generate(prompt, …)`, `stream(…)`.
+    vocabulary: its symbols; None for the characters of the text.
     """
 
     def __init__(self, text: str, order: int, vocabulary: Vocabulary | None = None) -> None:
         if order < 1:
             raise InputError(f"An n-gram model needs an order of 1 or more, but order={order}.")
         self.order = order
-        self.vocabulary = vocabulary or Vocabulary(text)
+        self.vocabulary = vocabulary or Characters(text)
         self._tables = _count(self.vocabulary.encode(text), order, len(self.vocabulary))
 
     @property
@@ -69,12 +71,16 @@ class NGram:
         """`unigram` or `5-gram`."""
         return "unigram" if self.order == 1 else f"{self.order}-gram"
 
+    def loss(self, text: str) -> float:
+        """Mean of -ln p(s_t | s_{<t}) over all symbols of `text` but the first."""
+        return float(-np.log(self.probabilities_along(text)[1:]).mean())
+
     def bits_per_character(self, text: str) -> float:
-        """Mean of -log2 p(c_t | c_{<t}) over all characters of `text` but the first."""
-        return float(-np.log2(self.probabilities_along(text)[1:]).mean())
+        """The same in bits, all together, over its characters after that symbol."""
+        return bits_per_character(self.loss(text), *counted(self.vocabulary, text))
 
     def probabilities_along(self, text: str) -> Floats:
-        """p(c_t | the characters of `text` before it) for every t, (N,)."""
+        """p(s_t | the symbols of `text` before it) for every t, (N,)."""
         numbers = self.vocabulary.encode(text)
         symbols = len(self.vocabulary)
         p = np.full(len(numbers), 1.0 / symbols)
@@ -87,7 +93,8 @@ class NGram:
 
     def probabilities(self, context: str) -> Floats:
         """p(c | context) for every symbol of the vocabulary, (V,); they sum to one."""
-        return self._next(self.vocabulary.encode(context[-self.order + 1 :] if self.order > 1 else ""))
+        numbers = self.vocabulary.encode(context)
+        return self._next(numbers[max(0, len(numbers) - self.order + 1) :])
 
     def _next(self, context: Ints) -> Floats:
         symbols = len(self.vocabulary)
@@ -116,7 +123,7 @@ class NGram:
         top_p: float | None = None,
         seed: int | None = None,
     ) -> Iterator[str]:
-        """Characters drawn one after another; see `Decoder` for what the settings do."""
+        """Symbols drawn one after another, as text; see `Decoder` for what the settings do."""
         check_prompt(prompt)
         check_length(length)
         decoder = Decoder(temperature, top_k, top_p, seed)
@@ -126,7 +133,7 @@ class NGram:
             p = torch.from_numpy(self._next(context)).log()
             p[UNKNOWN] = -torch.inf
             seen.append(decoder(p))
-            yield self.vocabulary.decode(seen[-1:])
+            yield self.vocabulary.after(seen[-2] if len(seen) > 1 else None, seen[-1])
 
     def generate(
         self,

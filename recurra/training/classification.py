@@ -53,6 +53,8 @@ class ClassificationSetup(Setup):
 
     def complete(self, wanted: Settings) -> Settings:
         train = self.splits.train
+        if wanted.symbols == "bpe":
+            raise InputError("symbols='bpe' is of language models; give characters or words, or leave it out.")
         check_encoder(wanted)
         encoder = wanted.encoder or "recurrent"
         kind = wanted.symbols or found_kind(train.texts)

@@ -8,68 +8,96 @@ from typing import Any, Literal, cast
 import msgspec
 
 from recurra import files
+from recurra.data.corpus import Corpus
 from recurra.data.demo import DEMO
-from recurra.data.text import Text, Vocabulary
+from recurra.data.symbols import Vocabulary
+from recurra.data.text import Text
+from recurra.data.vocabulary import BPE_SYMBOLS, learned
 from recurra.errors import DataError, InputError
 from recurra.tasks.language import LanguageNetwork, Sizes
-from recurra.tasks.language_model import as_text
+from recurra.tasks.language_model import as_corpus
 from recurra.tasks.language_task import LanguageTask
 from recurra.training.config import Config, Data
 from recurra.training.settings import Settings, filled
 from recurra.training.setup import Setup, check_memory, check_unchanged
 
 CELLS = ("lstm", "gru", "rnn")
+_WORDS = 100_000  # of a text with more different words the most frequent
 _COPY = "data.txt"  # in the run folder, when the text came from no file
 
 
 class LanguageSetup(Setup):
-    """A text, and the path it came from; None for a Text of the caller's own."""
+    """A text, or texts in parts, and the path they came from; None for a Text of the caller's own."""
 
-    def __init__(self, text: Text, path: str | None) -> None:
-        self.text, self.path, self.name = text, path, text.name
+    def __init__(self, corpus: Corpus, path: str | None) -> None:
+        self.corpus, self.path, self.name = corpus, path, corpus.name
 
     @classmethod
     def of(cls, data: Any, wanted: Settings) -> "LanguageSetup":
-        text = as_text(data)
-        if text.content.isspace():
+        corpus = as_corpus(data, wanted.text)
+        train = corpus.split(wanted.validation)[0]
+        if all(piece.isspace() for piece in train.pieces()):
             raise DataError(
-                f"{text.name} holds nothing but white space; give a text of at least some thousand characters."
+                f"{corpus.name} holds nothing but white space; give a text of at least some thousand characters."
+            )
+        if corpus.whole is None and "validation" in corpus.texts and wanted.validation != Settings().validation:
+            raise InputError(
+                f"validation={wanted.validation:g} says nothing to {corpus.name}, which has a text for validation; "
+                "leave it out."
             )
         if isinstance(data, Text):
-            return cls(text, None)
-        return cls(text, DEMO if text.name == DEMO else str(Path(os.fspath(data)).absolute()))
+            return cls(corpus, None)
+        return cls(corpus, DEMO if corpus.name == DEMO else str(Path(os.fspath(data)).absolute()))
 
     @classmethod
     def again(cls, folder: Path, config: Config) -> "LanguageSetup":
         path = config.data.path
-        text = as_text(folder / _COPY if path == _COPY else path)
-        check_unchanged(path, text.sha256, folder, config)
-        return cls(dataclasses.replace(text, name=config.data.name), path)
+        corpus = as_corpus(folder / _COPY if path == _COPY else path, config.settings.text)
+        check_unchanged(path, corpus.sha256, folder, config)
+        return cls(dataclasses.replace(corpus, name=config.data.name), path)
 
     def complete(self, wanted: Settings) -> Settings:
         if wanted.cell is not None and wanted.cell not in CELLS:
             raise InputError(f"cell={wanted.cell!r} cannot be used; give {', '.join(CELLS[:-1])} or {CELLS[-1]}.")
-        part = self.text.split(wanted.validation)[0].content
-        symbols = len(Vocabulary(part))
-        full = complete(wanted, len(part), symbols)
-        network = LanguageNetwork(_sizes(full), symbols, device="meta")
+        kind = wanted.symbols or "characters"
+        if kind == "bpe" and wanted.min_count is not None:
+            raise InputError(f"min_count={wanted.min_count} says nothing to symbols='bpe'; leave one of them out.")
+        full = filled(
+            wanted,
+            symbols=kind,
+            min_count=1 if kind != "bpe" else None,
+            vocabulary={"characters": None, "words": _WORDS, "bpe": BPE_SYMBOLS}[kind],
+        )
+        vocabulary, length = self._read(full)
+        full = complete(full, length, len(vocabulary))
+        network = LanguageNetwork(_sizes(full), len(vocabulary), device="meta")
         check_memory(network, f"hidden={full.hidden}, layers={full.layers} and embedding={full.embedding}")
         return full
+
+    def _read(self, full: Settings) -> tuple[Vocabulary, int]:
+        """The vocabulary of the training text, and how many symbols that has."""
+        train = self.corpus.split(full.validation)[0]
+        kind = full.symbols or "characters"  # runs of earlier releases do not say
+        vocabulary = learned(kind, train.pieces, full.min_count or 1, full.vocabulary)
+        if kind == "characters":
+            return vocabulary, len(train)
+        return vocabulary, sum(len(vocabulary.split(piece)) for piece in train.pieces())
 
     def task(self, full: Settings) -> LanguageTask:
         assert full.batch and full.window and full.dropout is not None  # complete() has set them
         record = msgspec.to_builtins(full)
-        sizes = _sizes(full)
-        return LanguageTask(self.text, sizes, full.dropout, full.batch, full.window, full.validation, full.seed, record)
+        vocabulary, sizes = self._read(full)[0], _sizes(full)
+        shape = (full.batch, full.window, full.validation)
+        return LanguageTask(self.corpus, vocabulary, sizes, full.dropout, *shape, full.seed, record)
 
     def record(self, folder: Path) -> Data:
-        if self.path is None:
-            files.replace_file(folder / _COPY, self.text.content.encode())
-        return Data(self.path or _COPY, self.text.name, self.text.sha256, characters=len(self.text))
+        if self.path is None and self.corpus.whole is not None:
+            files.replace_file(folder / _COPY, self.corpus.whole.content.encode())
+        return Data(self.path or _COPY, self.corpus.name, self.corpus.sha256, characters=len(self.corpus))
 
 
 def complete(given: Settings, characters: int, symbols: int) -> Settings:
-    """Fills what was left open from the training text: its number of characters and of different symbols.
+    """Fills what was left open from the training text: how many symbols it has, and how many different ones.
 
     The number of steps never depends on the speed of the machine, so that a seed means the same run everywhere.
     """

@@ -36,9 +36,10 @@ TASKS_OF: dict[str, tuple[str, ...]] = {
     "bidirectional": ("classification",),
     "pooling": ("classification",),
     "class_weights": ("classification",),
-    "symbols": ("classification",),
-    "min_count": ("classification",),
-    "text": ("classification",),
+    "symbols": ("language", "classification"),
+    "min_count": ("language", "classification"),
+    "vocabulary": ("language",),
+    "text": ("language", "classification"),
     "label": ("classification",),
     "test": ("classification",),
 }
@@ -132,7 +133,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         Meta(description="Temperature of the samples; 0 takes the likeliest. [0.8]"),
     ] = None
 
-    text: Annotated[str | None, Meta(description="Column of the text: its name, or its number from 1. [found]")] = None
+    text: Annotated[
+        str | None,
+        Meta(description="Column of the text: its name, or its number from 1; of documents their field. [found]"),
+    ] = None
     label: Annotated[str | None, Meta(description="Column of the label: its name, or its number from 1. [found]")] = (
         None
     )
@@ -141,11 +145,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         Meta(description="Share of the rows kept for the test, where there is no file for it. [0.1]"),
     ] = None
     symbols: Annotated[
-        Literal["characters", "words"] | None,
-        Meta(description="What is read one by one. [words where white space divides them, else characters]"),
+        Literal["characters", "words", "bpe"] | None,
+        Meta(
+            description="What is read one by one; bpe: pieces of words. [characters; of labelled texts words, where "
+            "white space divides them]"
+        ),
     ] = None
     min_count: Annotated[
-        Size | None, Meta(description="How often training must have a symbol for it to be known. [2]")
+        Size | None,
+        Meta(description="How often training must have a symbol for it to be known. [2; of a language model 1]"),
+    ] = None
+    vocabulary: Annotated[
+        Annotated[int, Meta(ge=1, le=1_000_000)] | None,
+        Meta(description="How many symbols are known at most, the most frequent. [100000 words, 8000 pieces of bpe]"),
     ] = None
     encoder: Annotated[
         Literal["recurrent", "bag", "cnn", "transformer"] | None,

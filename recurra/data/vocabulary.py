@@ -1,0 +1,60 @@
+"""The vocabulary of a language model: learned from a text, written to a model folder, and read again."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+
+import msgspec
+
+from recurra import files
+from recurra.data.bpe import BytePairs, Merges
+from recurra.data.symbols import Characters, Kind, Vocabulary, Words, frequent
+from recurra.errors import FileError
+
+MERGES = "merges.json"  # of BPE, in the model folder
+BPE_SYMBOLS = 8000
+
+
+def learned(kind: Kind, texts: Callable[[], Iterable[str]], least: int = 1, most: int | None = None) -> Vocabulary:
+    """The symbols of a text that comes in pieces, which may be read more than once.
+
+    least, most: rarer symbols and those past the `most` frequent are unknown; of BPE `most` says how many are made.
+    """
+    if kind == "bpe":
+        return BytePairs.learned(texts, most or BPE_SYMBOLS)
+    if kind == "words":
+        empty = Words([])
+        counts = Counter(symbol for text in texts() for symbol in empty.split(text))
+        return Words(frequent(counts, least, most))
+    counts = Counter()
+    for text in texts():
+        counts.update(text)
+    return Characters(frequent(counts, least, most))
+
+
+def record(vocabulary: Vocabulary) -> tuple[str | list[str], dict[str, bytes]]:
+    """What `model.json` says of a vocabulary, and the files beside it."""
+    if isinstance(vocabulary, Characters):
+        return vocabulary.characters, {}
+    symbols = list(vocabulary.symbols)
+    return symbols, {MERGES: msgspec.json.encode(vocabulary.merges)} if isinstance(vocabulary, BytePairs) else {}
+
+
+def restored(folder: files.Folder, kind: Kind, symbols: str | list[str]) -> Vocabulary:
+    """The vocabulary again. Raises FileError for one that was not written so."""
+    if (kind == "characters") is not isinstance(symbols, str):
+        raise FileError(f"{folder.manifest}: field 'vocabulary' is not as 'symbol_kind' {kind!r} has it.")
+    if kind == "characters":
+        made = Characters(symbols)
+        if made.characters != symbols:
+            raise FileError(f"{folder.manifest}: field 'vocabulary' is not in code point order without repetition.")
+        return made
+    if len(set(symbols)) < len(symbols) or "" in symbols:
+        raise FileError(f"{folder.manifest}: field 'vocabulary' holds a symbol twice, or an empty one.")
+    if kind == "words":
+        return Words(symbols)
+    try:
+        return BytePairs(symbols, files.typed(folder, Merges, MERGES))
+    except ValueError as error:
+        raise FileError(
+            f"{folder.path / MERGES} does not fit field 'vocabulary' of {files.MANIFEST}: {error}."
+        ) from None
