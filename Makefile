@@ -6,13 +6,14 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SOURCES := $(wildcard native/*.cpp native/*.h)
 
-.PHONY: help setup demo test check bench rivals bench-published sanitize tiles soak cuda wheel docs clean
+.PHONY: help setup demo test check bench rivals recipes bench-published sanitize tiles soak cuda wheel docs clean
 
 help:
 	@echo "make demo   train a small language model for about a minute and let it write"
 	@echo "make test   run the tests"
 	@echo "make check  ruff and mypy"
 	@echo "make bench  time every case against its rival (ARGS= for its options)"
+	@echo "make recipes  train and measure what recipes/ says (DATA= the folder with the data, ONLY= names)"
 	@echo "make rivals install JAX and onnxruntime, which the benchmark measures too where they are"
 	@echo "make bench-published  accelerate a published model: the same numbers, and the time"
 	@echo "make sanitize  the native machine's tests under ASan, UBSan and TSan, AVX-512 and AVX2"
@@ -50,6 +51,9 @@ check: setup
 
 bench: setup
 	$(BIN)/python -m benchmarks $(ARGS)
+
+recipes: setup
+	$(BIN)/python -m recipes --data '$(or $(DATA),$(RECURRA_DATA))' --only '$(ONLY)' $(ARGS)
 
 rivals: setup
 	$(PIP) install -c constraints.txt 'jax[cpu]' onnx onnxruntime

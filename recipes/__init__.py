@@ -1,0 +1,1 @@
+"""Recipes: what a command reaches on public data, as a table that is written by the runs themselves."""
