@@ -32,6 +32,14 @@ class Labelled:
         return Labelled(name, texts, labels, [self.lines[row] for row in rows], self.text, self.label)
 
 
+def joined(first: Labelled, *more: Labelled) -> Labelled:
+    """The rows of all, one after the other, under the name of the first."""
+    parts = (first, *more)
+    texts, labels = ([cell for part in parts for cell in getattr(part, name)] for name in ("texts", "labels"))
+    lines = [line for part in parts for line in part.lines]
+    return Labelled(first.name, texts, labels, lines, first.text, first.label)
+
+
 def labelled(table: Table, text: str | None = None, label: str | None = None, known: Container[str] = ()) -> Labelled:
     """The texts and labels of a table.
 

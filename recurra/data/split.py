@@ -8,16 +8,18 @@ import hashlib
 import os
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from recurra.data.columns import Labelled, labelled
+from recurra.data.columns import Labelled, joined, labelled
+from recurra.data.extra import phrases_of, read_extra
 from recurra.data.keys import key
-from recurra.data.parts import PARTS
-from recurra.data.table import Table, kind_of_table, read_table, table_of_memory
+from recurra.data.parts import parts_of
+from recurra.data.table import Table, table_of_memory
+from recurra.data.trees import is_labelled_file, is_trees, read_labelled
 from recurra.errors import DataError, InputError
 
 
@@ -30,11 +32,17 @@ class Splits:
     validation: Labelled
     test: Labelled | None  # None where a folder has no file for it
     notes: tuple[str, ...]
+    extra: Labelled | None = None  # more rows to train on: of another file, or the phrases of trees
+
+    @property
+    def lessons(self) -> Labelled:
+        """All rows to train on."""
+        return joined(self.train, self.extra) if self.extra else self.train
 
     @property
     def sha256(self) -> str:
         """sha256 of all texts and labels, part by part."""
-        parts = (self.train, self.validation, self.test)
+        parts = (self.train, self.validation, self.test, self.extra)
         fields = (field for part in parts if part for row in zip(part.texts, part.labels) for field in row)
         return hashlib.sha256("\0".join(fields).encode("utf-8", "surrogatepass")).hexdigest()
 
@@ -42,25 +50,38 @@ class Splits:
 def is_labelled(data: Any) -> bool:
     """Whether data is taken for labelled texts: a table, a folder with a table for training, or rows in memory."""
     if isinstance(data, (str, os.PathLike)):
-        return kind_of_table(data) is not None or (Path(data).is_dir() and "train" in parts_of(data))
+        return is_labelled_file(data) or (Path(data).is_dir() and "train" in parts_of(data))
     return hasattr(data, "columns") or isinstance(data, (list, tuple))
 
 
-def parts_of(folder: str | os.PathLike[str]) -> dict[str, Path]:
-    """The tables of a folder by what their names say they are for. DataError when two are for the same."""
-    found: dict[str, Path] = {}
-    for path in sorted(Path(folder).iterdir()):
-        part = PARTS.get(path.name.partition(".")[0].lower())
-        if part is None or kind_of_table(path) is None:
-            continue
-        if part in found:
-            raise DataError(f"{folder} has {found[part].name} and {path.name}, both for {part}; take one away.")
-        found[part] = path
-    return found
+def read_splits(
+    data: Any, text: str | None, label: str | None, validation: float, test: float, seed: int, extra: str | None = None
+) -> Splits:
+    """Reads data and splits it. validation, test: the shares taken where there is no file for them. DataError.
+
+    extra: the path of more rows to train on. The phrases of trees are such rows without it.
+    """
+    splits = _read_splits(data, text, label, validation, test, seed)
+    held = [splits.validation, *([splits.test] if splits.test else [])]
+    notes, more = splits.notes, list[Labelled]()
+    if (trees := _trees_of(data)) is not None:
+        phrases, found = phrases_of(trees, splits.train, held)
+        more, notes = [*more, phrases], (*notes, *found)
+    if extra is not None:
+        rows, found = read_extra(extra, joined(splits.train, *more), held)
+        more, notes = [*more, rows], (*notes, *found)
+    return replace(splits, extra=joined(*more) if more else None, notes=notes)
 
 
-def read_splits(data: Any, text: str | None, label: str | None, validation: float, test: float, seed: int) -> Splits:
-    """Reads data and splits it. validation, test: the shares taken where there is no file for them. DataError."""
+def _trees_of(data: Any) -> Path | None:
+    """The file of trees to train on, where the data is one or has one."""
+    if not isinstance(data, (str, os.PathLike)):
+        return None
+    path = parts_of(data).get("train", Path(data)) if Path(data).is_dir() else Path(data)
+    return path if is_trees(path) else None
+
+
+def _read_splits(data: Any, text: str | None, label: str | None, validation: float, test: float, seed: int) -> Splits:
     if isinstance(data, (str, os.PathLike)) and Path(data).is_dir():
         return _of_folder(Path(data), text, label, validation, seed)
     rows, notes = _usable(labelled(_table(data), text, label))
@@ -77,7 +98,7 @@ def read_splits(data: Any, text: str | None, label: str | None, validation: floa
 def _table(data: Any) -> Table:
     if isinstance(data, Table):
         return data
-    return read_table(data) if isinstance(data, (str, os.PathLike)) else table_of_memory(data)
+    return read_labelled(data) if isinstance(data, (str, os.PathLike)) else table_of_memory(data)
 
 
 def _of_folder(folder: Path, text: str | None, label: str | None, share: float, seed: int) -> Splits:
@@ -86,7 +107,7 @@ def _of_folder(folder: Path, text: str | None, label: str | None, share: float, 
         raise DataError(
             f"{folder} has no table for training; name the tables train, dev and test, as in {folder / 'train.csv'}."
         )
-    tables = {part: read_table(path) for part, path in files.items()}
+    tables = {part: read_labelled(path) for part, path in files.items()}
     first = labelled(tables["train"], text, label)
     notes: list[str] = []
     parts: dict[str, Labelled] = {}

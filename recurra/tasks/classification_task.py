@@ -34,9 +34,10 @@ class ClassificationTask(Task):
         card: DataCard,
     ) -> None:
         self._splits, self._buckets = splits, buckets
-        labels = sorted(set(splits.train.labels))
+        lessons = splits.lessons
+        labels = sorted(set(lessons.labels))
         self._numbers = {label: number for number, label in enumerate(labels)}
-        self._targets = self._encoded(splits.train.labels)
+        self._targets = self._encoded(lessons.labels)
         self._kept = [lexicon.encode(text) for text in splits.validation.texts]
         self._kept_targets = self._encoded(splits.validation.labels)
         counts = torch.bincount(self._targets, minlength=len(labels))
@@ -80,7 +81,7 @@ class ClassificationTask(Task):
         return float((scores.argmax(1) == self._kept_targets).double().mean())
 
     def measure_baselines(self) -> dict[str, float]:
-        self.baselines = baseline_accuracies(self._splits.train, self._splits.validation)
+        self.baselines = baseline_accuracies(self._splits.lessons, self._splits.validation)
         return self.baselines
 
     def note(self, step: int, value: float | None) -> None:

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from recurra import files
 from recurra.data.columns import Labelled
-from recurra.data.split import Splits, parts_of, read_rows, read_splits
+from recurra.data.parts import parts_of
+from recurra.data.split import Splits, read_rows, read_splits
 from recurra.data.symbols import KINDS, Lexicon
 from recurra.errors import DataError, FileError, InputError, kind_of
 from recurra.tasks.classification import ClassificationNetwork, Sizes, scores_of
@@ -38,6 +39,7 @@ class DataCard(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     validation: float
     test: float
     seed: int
+    extra: str = ""  # the path of more rows to train on
 
 
 class Result(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -142,10 +144,10 @@ class Classifier(Model):
         if splits is not None:
             part, what = (splits.test, "test") if splits.test else (splits.validation, "validation")
             rows, notes = part, [f"The model was trained on this data; only its {what} part was measured."]
-            return self._measured(rows, splits.train, notes)
+            return self._measured(rows, splits.lessons, notes)
         rows, notes = read_rows(_table_of(data), *self._columns(), known=self.labels)
         again = self._splits(self.data.path) if self.data and self.data.path else None
-        return self._measured(rows, again.train if again else None, notes)
+        return self._measured(rows, again.lessons if again else None, notes)
 
     def _columns(self) -> tuple[str | None, str | None]:
         return (self.data.text, self.data.label) if self.data else (None, None)
@@ -156,7 +158,7 @@ class Classifier(Model):
         if card is None or (isinstance(data, str | os.PathLike) and not Path(data).exists()):
             return None
         try:
-            splits = read_splits(data, card.text, card.label, card.validation, card.test, card.seed)
+            splits = read_splits(data, card.text, card.label, card.validation, card.test, card.seed, card.extra or None)
         except (DataError, InputError):
             return None
         return splits if splits.sha256 == card.sha256 else None

@@ -10,7 +10,8 @@ import torch
 
 from recurra import files
 from recurra.data.buckets import Buckets
-from recurra.data.split import Splits, check_shares, parts_of, read_splits
+from recurra.data.parts import parts_of
+from recurra.data.split import Splits, check_shares, read_splits
 from recurra.data.symbols import Lexicon, found_kind
 from recurra.data.table import Table, table_of_memory
 from recurra.errors import InputError
@@ -40,14 +41,16 @@ class ClassificationSetup(Setup):
             _check_parts(data, wanted)
         from_file = isinstance(data, str | os.PathLike)
         table = None if from_file else table_of_memory(data)
-        splits = read_splits(table or data, wanted.text, wanted.label, wanted.validation, test, wanted.seed)
+        splits = read_splits(
+            table or data, wanted.text, wanted.label, wanted.validation, test, wanted.seed, wanted.extra
+        )
         return cls(splits, str(Path(data).absolute()) if from_file else None, table)
 
     @classmethod
     def again(cls, folder: Path, config: Config) -> "ClassificationSetup":
         path, full = config.data.path, config.settings
         place = folder / _COPY if path == _COPY else Path(path)
-        splits = read_splits(place, full.text, full.label, full.validation, full.test or 0.0, full.seed)
+        splits = read_splits(place, full.text, full.label, full.validation, full.test or 0.0, full.seed, full.extra)
         check_unchanged(path, splits.sha256, folder, config)
         return cls(dataclasses.replace(splits, name=config.data.name), path, None)
 
@@ -94,7 +97,7 @@ class ClassificationSetup(Setup):
 
     def _prepared(self, full: Settings) -> tuple[Lexicon, Buckets]:
         assert full.symbols and full.min_count and full.batch  # complete() has set them
-        texts = self.splits.train.texts
+        texts = self.splits.lessons.texts
         lexicon = Lexicon.of(full.symbols, texts, full.min_count)
         return lexicon, Buckets([lexicon.encode(text) for text in texts], full.batch, full.seed)
 
@@ -102,11 +105,17 @@ class ClassificationSetup(Setup):
         assert full.dropout is not None  # complete() has set it
         lexicon, buckets = self._prepared(full)
         splits = self.splits
-        parts = {"training": splits.train, "validation": splits.validation, "test": splits.test}
+        parts = {
+            "training": splits.train,
+            "training beside": splits.extra,
+            "validation": splits.validation,
+            "test": splits.test,
+        }
         rows = {part: len(each) for part, each in parts.items() if each}
         path = "" if self.path is None or self.path == _COPY else self.path
         names = (splits.train.text, splits.train.label)
-        card = DataCard(splits.name, path, splits.sha256, rows, *names, full.validation, full.test or 0.0, full.seed)
+        shares = (full.validation, full.test or 0.0)
+        card = DataCard(splits.name, path, splits.sha256, rows, *names, *shares, full.seed, full.extra or "")
         balanced = full.class_weights == "balanced"
         record = msgspec.to_builtins(full)
         return ClassificationTask(
@@ -117,7 +126,7 @@ class ClassificationSetup(Setup):
         if self.table is not None:
             files.replace_file(folder / _COPY, _lines(self.table))
         splits = self.splits
-        rows = sum(len(part) for part in (splits.train, splits.validation, splits.test) if part)
+        rows = sum(len(part) for part in (splits.train, splits.extra, splits.validation, splits.test) if part)
         return Data(self.path or _COPY, splits.name, splits.sha256, rows=rows)
 
 

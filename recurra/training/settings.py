@@ -42,6 +42,7 @@ TASKS_OF: dict[str, tuple[str, ...]] = {
     "text": ("language", "classification"),
     "label": ("classification",),
     "test": ("classification",),
+    "extra": ("classification",),
 }
 
 
@@ -143,6 +144,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     test: Annotated[
         Annotated[float, Meta(gt=0, lt=1)] | None,
         Meta(description="Share of the rows kept for the test, where there is no file for it. [0.1]"),
+    ] = None
+    extra: Annotated[
+        str | None,
+        Meta(description="More rows to train on: a table, or a file or folder of labelled trees. [none]"),
     ] = None
     symbols: Annotated[
         Literal["characters", "words", "bpe"] | None,
