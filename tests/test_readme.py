@@ -52,6 +52,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "other.txt").write_text(verse.swapcase() * 10)
     rows = "".join(f"A {('lovely', 'dull')[n % 2]} place with {n} rooms.,{('good', 'bad')[n % 2]}\n" for n in range(60))
     (tmp_path / "reviews.csv").write_text("review,label\n" + rows)
+    (tmp_path / "more.csv").write_text("review,label\nA dull meal.,bad\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(recurra, "train", functools.partial(recurra.train, steps=STEPS, eval_interval=STEPS))
     return tmp_path
