@@ -204,19 +204,25 @@ def _checked(name: str, train: Labelled, kept: Labelled, test: Labelled | None, 
 
 def _repeated(train: Labelled, kept: Labelled, test: Labelled | None) -> list[str]:
     """What to say of texts that are in several parts, and of those that have several labels."""
-    notes = []
-    seen = set(train.texts)
-    for part in filter(None, (kept, test)):
-        if twice := sum(text in seen for text in part.texts):
-            rows = "1 text" if twice == 1 else f"{twice} texts"
-            notes.append(f"{rows} of {part.name} {'is' if twice == 1 else 'are'} in training too, so that its figures "
-                         "flatter; nothing was left out.")  # fmt: skip
+    notes = [
+        said for part in filter(None, (kept, test)) if (said := in_training_too(train.texts, part.texts, part.name))
+    ]
     labels: dict[str, set[str]] = defaultdict(set)
     for text, label in zip(train.texts, train.labels):
         labels[text].add(label)
     if torn := sum(len(each) > 1 for each in labels.values()):
         notes.append(f"{torn} text{'s have' if torn > 1 else ' has'} more than one label in training.")
     return notes
+
+
+def in_training_too(train: Sequence[str], texts: Sequence[str], name: str) -> str:
+    """What to say of texts that are among those to train on; "" where none is."""
+    seen = set(train)
+    if not (twice := sum(text in seen for text in texts)):
+        return ""
+    rows = "1 text" if twice == 1 else f"{twice} texts"
+    are = "is" if twice == 1 else "are"
+    return f"{rows} of {name} {are} in training too, so that its figures flatter; nothing was left out."
 
 
 def check_shares(validation: float, test: float) -> None:

@@ -101,6 +101,11 @@ def _text_of(value: Any) -> str:
     return str(value)
 
 
+def read_content(path: str | os.PathLike[str]) -> str:
+    """The UTF-8 text of a file, which may be packed. DataError names line and byte of what is none."""
+    return decoded(path, unpacked(path, read_bytes(path)))
+
+
 def decoded(path: str | os.PathLike[str], raw: bytes) -> str:
     """UTF-8, or a sentence with the line and byte where it is none, and how many lines are not."""
     try:
