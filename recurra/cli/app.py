@@ -150,6 +150,56 @@ def generate(
 
 
 @app.command
+def fill(
+    model: Model,
+    /,
+    *sentences: Annotated[
+        str, Parameter(help="Sentences with a blank, written ____; without any, the lines of standard input.")
+    ],
+    file: Annotated[str | None, Parameter(help="A file of sentences, one a line, in place of them.")] = None,
+    top: Annotated[int, whole(help="Candidates to show.")] = 10,
+    longest: Annotated[
+        int | None, whole(help="Symbols that a candidate may have. [4 characters, 12 where there are blanks; 1 word]")
+    ] = None,
+    candidates: Annotated[
+        str | None, Parameter(help="The only ones, divided by commas: a,b,c. [found]", show_default=False)
+    ] = None,
+    blank: Annotated[str | None, Parameter(help="How the blank is written. [two underscores or more]")] = None,
+    precision: Precision = None,
+    json: Json = False,
+) -> None:
+    """Fill the blank of a sentence: what may stand there, ranked by the probability of the whole sentence."""
+    from recurra.cli import blanks
+
+    blanks.show(model, sentences, file, top, longest, candidates, blank, precision, json)
+
+
+@app.command
+def rank(
+    model: Model,
+    candidates: Annotated[
+        str | None,
+        Parameter(help="A file of candidates, one a line, a blank line between groups; or .jsonl. [standard input]"),
+    ] = None,
+    /,
+    *,
+    weight: Annotated[
+        float | None,
+        Parameter(help="Weight of the model's ln p beside the scores that the file gives after a tab. [1]"),
+    ] = None,
+    best: Annotated[
+        bool, Parameter(negative=(), show_default=False, help="Print the best of each group alone, one line a group.")
+    ] = False,
+    precision: Precision = None,
+    json: Json = False,
+) -> None:
+    """Rank the candidates of a recogniser by the probability of the whole sentence, group by group."""
+    from recurra.cli import rankings
+
+    rankings.show(model, candidates, weight, best, precision, json)
+
+
+@app.command
 def cells(
     name: Annotated[str | None, Parameter(help="One cell; without it, all are listed.")] = None,
     /,

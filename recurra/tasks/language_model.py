@@ -25,6 +25,8 @@ from recurra.tasks.language import measure as measure_loss
 from recurra.tasks.measure import Measure
 from recurra.tasks.model import Model, trained_precision
 from recurra.tasks.ngram import NGram
+from recurra.tasks.reading import NetworkReader, Reader
+from recurra.tasks.scorer import Scorer
 from recurra.unroll.precision import check_here
 
 Settings = dict[str, str | int | float | bool | None]
@@ -77,8 +79,8 @@ class _Record(msgspec.Struct, frozen=True):
     symbol_kind: Kind = "characters"
 
 
-class LanguageModel(Model):
-    """A model of a text: `generate`, `stream`, `evaluate`, `loss`, `bits_per_character`, `save`."""
+class LanguageModel(Scorer, Model):
+    """A model of a text: `generate`, `stream`, `score`, `fill`, `rank`, `evaluate`, `bits_per_character`, `save`."""
 
     task: ClassVar[str] = "language"
     network: LanguageNetwork
@@ -124,6 +126,9 @@ class LanguageModel(Model):
         if self.network.precision != "int8" or (error := self.network.rounding_error()) is None:
             return ""
         return f"The recurrent layers compute in int8: their outputs are up to {error:.2g} of the largest off fp32."
+
+    def reader(self) -> Reader:
+        return NetworkReader(self.network)
 
     # ------------------------------------------------------------------------------------------------------- writing
 

@@ -59,6 +59,18 @@ class Model(ABC):
         """The same as one string."""
         return "".join(self.stream(*args, **settings))
 
+    def score(self, *args: Any, **settings: Any) -> list[Any]:
+        """ln p of each text, from language models."""
+        raise InputError(f"A model of the task '{self.task}' does not say how likely a text is.")
+
+    def fill(self, *args: Any, **settings: Any) -> Any:
+        """What stands best in the blank of a sentence, from language models."""
+        raise InputError(f"A model of the task '{self.task}' does not fill blanks; give a language model.")
+
+    def rank(self, *args: Any, **settings: Any) -> list[Any]:
+        """The candidates of a recogniser, best first, from language models."""
+        raise InputError(f"A model of the task '{self.task}' does not rank candidates; give a language model.")
+
     def compute_in(self, precision: str) -> None:
         """What the recurrent layers compute in from now on, in place of what they were trained in."""
         raise InputError(f"precision={precision!r} cannot be chosen for a model of the task '{self.task}'.")

@@ -13,20 +13,25 @@ A k-gram is named by a number: its place among the sorted pairs (number of its f
 any order fits 64-bit integers, and counting and looking up are sorts and binary searches over whole texts.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from recurra.data.symbols import UNKNOWN, Characters, Vocabulary
 from recurra.errors import InputError
 from recurra.tasks.decoding import Decoder, check_length, check_prompt
 from recurra.tasks.evaluation import bits_per_character, counted
+from recurra.tasks.reading import Position, Reader
+from recurra.tasks.scorer import Scorer
+from recurra.tasks.scoring import divider
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
+_LEAST = np.finfo(np.float64).tiny  # ln p of what counts hold for impossible stays a number
 
 
 @dataclass(frozen=True)
@@ -40,10 +45,10 @@ class _Order:
     discounts: Floats  # (4,): 0, D(1), D(2), D(3 and more)
 
     def find(self, context: Ints, last: Ints, symbols: int) -> Ints:
-        """Numbers of the k-grams (context, last); -1 for those the text does not have."""
+        """Numbers of the k-grams (context, last); -1 for those the text does not have, and where `last` is -1."""
         wanted = context * symbols + last
         place = np.minimum(np.searchsorted(self.keys, wanted), len(self.keys) - 1)
-        return np.where((context >= 0) & (self.keys[place] == wanted), place, -1)
+        return np.where((context >= 0) & (last >= 0) & (self.keys[place] == wanted), place, -1)
 
     def mix(self, context: Ints, gram: Ints, lower: Floats) -> Floats:
         """p_k from p_{k-1}: contexts that the text does not have leave it as it is."""
@@ -52,11 +57,11 @@ class _Order:
         return np.where(context >= 0, share + self.gamma[context] * lower, lower)
 
 
-class NGram:
+class NGram(Scorer):
     """An interpolated Kneser-Ney model of any order; order 1 is the unigram model.
 
-    It answers as a trained network does: `loss(text)`, `bits_per_character(text)`, `generate(prompt, …)`, `stream(…)`.
-    vocabulary: its symbols; None for the characters of the text.
+    It answers as a trained network does: `loss(text)`, `bits_per_character(text)`, `generate(prompt, …)`, `stream(…)`,
+    `score`, `fill`, `rank`. vocabulary: its symbols; None for the characters of the text.
     """
 
     def __init__(self, text: str, order: int, vocabulary: Vocabulary | None = None) -> None:
@@ -65,6 +70,15 @@ class NGram:
         self.order = order
         self.vocabulary = vocabulary or Characters(text)
         self._tables = _count(self.vocabulary.encode(text), order, len(self.vocabulary))
+        self._begins = 1  # ends of sentences before a sentence
+
+    @classmethod
+    def of_sentences(cls, text: str, order: int, vocabulary: Vocabulary | None = None) -> "NGram":
+        """A model of the lines or documents of a text, each by itself: order - 1 ends before it hide the one before."""
+        mark, times = divider(text) or "", max(1, order - 1)
+        model = cls(text.replace(mark, mark * times), order, vocabulary)
+        model._begins = times
+        return model
 
     @property
     def name(self) -> str:
@@ -81,7 +95,10 @@ class NGram:
 
     def probabilities_along(self, text: str) -> Floats:
         """p(s_t | the symbols of `text` before it) for every t, (N,)."""
-        numbers = self.vocabulary.encode(text)
+        return self.along(self.vocabulary.encode(text))
+
+    def along(self, numbers: Ints) -> Floats:
+        """The same for numbers (N,)."""
         symbols = len(self.vocabulary)
         p = np.full(len(numbers), 1.0 / symbols)
         context = np.zeros(len(numbers), np.int64)  # the number of the (k-1)-gram that ends before each character
@@ -97,22 +114,28 @@ class NGram:
         return self._next(numbers[max(0, len(numbers) - self.order + 1) :])
 
     def _next(self, context: Ints) -> Floats:
-        symbols = len(self.vocabulary)
-        every = np.arange(symbols)
-        p = np.full(symbols, 1.0 / symbols)
-        for k, table in enumerate(self._tables):
-            if k > len(context):
-                break
-            number = np.full(symbols, self._number(context[len(context) - k :]))
-            p = table.mix(number, table.find(number, every, symbols), p)
+        p: Floats = self.after_each(context[None], np.arange(len(self.vocabulary))[None])[0]
         return p
 
-    def _number(self, gram: Ints) -> int:
-        """The number of one k-gram, -1 when the text does not have it; the empty one is 0."""
-        number = np.zeros(1, np.int64)
-        for table, last in zip(self._tables, gram, strict=False):
+    def after_each(self, contexts: Ints, last: Ints) -> Floats:
+        """p(last | context), (N, L), for contexts (N, K) that are -1 where they are shorter, and last (N or 1, L)."""
+        p = np.full((len(contexts), last.shape[1]), 1.0 / len(self.vocabulary))
+        for k, table in enumerate(self._tables):
+            if k > contexts.shape[1]:
+                break
+            number = self._numbers(contexts[:, contexts.shape[1] - k :])[:, None]
+            p = table.mix(number, table.find(number, last, len(self.vocabulary)), p)
+        return p
+
+    def _numbers(self, grams: Ints) -> Ints:
+        """The number of each k-gram (N, k), -1 for those that the text does not have; the empty one is 0."""
+        number = np.zeros(len(grams), np.int64)
+        for table, last in zip(self._tables, grams.T, strict=False):
             number = table.find(number, last, len(self.vocabulary))
-        return int(number[0])
+        return number
+
+    def reader(self) -> Reader:
+        return _CountsReader(self, self._begins)
 
     def stream(
         self,
@@ -146,6 +169,54 @@ class NGram:
     ) -> str:
         """The same characters as one string, without the prompt."""
         return "".join(self.stream(prompt, length, temperature, top_k, top_p, seed))
+
+
+class _CountsReader(Reader):
+    """Counts read: a place is the last order - 1 symbols."""
+
+    def __init__(self, model: NGram, begins: int) -> None:
+        self._model, self._begins = model, begins
+        self.symbols = len(model.vocabulary)
+
+    def after(self, numbers: Ints) -> Position:
+        read = np.concatenate([np.repeat(numbers[:1], self._begins), numbers[1:]])
+        context = np.full((1, self._model.order - 1), -1)
+        if kept := min(len(read), self._model.order - 1):
+            context[0, -kept:] = read[len(read) - kept :]
+        return _CountsPosition(self._model, context)
+
+    def along(self, before: Ints, sequences: Sequence[Ints]) -> list[Tensor]:
+        begin = np.concatenate([np.repeat(before[:1], self._begins), before[1:]])
+        found = []
+        for sequence in sequences:
+            p = self._model.along(np.concatenate([begin, sequence]))[len(begin) :]
+            found.append(torch.from_numpy(np.log(np.maximum(p, _LEAST))))
+        return found
+
+
+class _CountsPosition(Position):
+    def __init__(self, model: NGram, contexts: Ints) -> None:
+        self._model, self._contexts = model, contexts
+
+    def following(self) -> Tensor:
+        return self._nats(np.arange(len(self._model.vocabulary))[None])
+
+    def of(self, numbers: Tensor) -> Tensor:
+        return self._nats(numbers.numpy()[:, None])[:, 0]
+
+    def _nats(self, last: Ints) -> Tensor:
+        return torch.from_numpy(np.log(np.maximum(self._model.after_each(self._contexts, last), _LEAST)))
+
+    def read(self, rows: Tensor, numbers: Tensor) -> Position:
+        contexts = np.concatenate([self._contexts[rows.numpy()], numbers.numpy()[:, None]], 1)[:, 1:]
+        return _CountsPosition(self._model, contexts)
+
+    def joined(self, others: Sequence[Position]) -> Position:
+        every: list[_CountsPosition] = [self, *others]  # type: ignore[list-item]
+        return _CountsPosition(self._model, np.concatenate([each._contexts for each in every]))
+
+    def take(self, rows: Tensor) -> Position:
+        return _CountsPosition(self._model, self._contexts[rows.numpy()])
 
 
 def _count(numbers: Ints, order: int, symbols: int) -> list[_Order]:
