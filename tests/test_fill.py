@@ -100,7 +100,7 @@ def tried(model: Scorer, left: str, right: str, longest: int) -> dict[str, float
     for _ in range(longest):
         every = [each + c for each in every for c in known]
         found += every
-    return {each: model.score(left + each + right)[0].log_probability for each in found}
+    return {each: model.score(left + each + right)[0].log_probability for each in found if each.strip()}
 
 
 def assert_same_filling(model: Scorer, sentence: str, longest: int, expected: dict[str, float]) -> None:

@@ -46,13 +46,14 @@ def name(path: Path) -> str:
 
 @pytest.fixture
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with two texts and a table, where training takes a few steps."""
+    """A folder with two texts, a table and candidates, where training takes a few steps."""
     verse = "The cat sat on the mat, and the dog sat on the log.\n"
     (tmp_path / "my.txt").write_text(verse * 60)
     (tmp_path / "other.txt").write_text(verse.swapcase() * 10)
     rows = "".join(f"A {('lovely', 'dull')[n % 2]} place with {n} rooms.,{('good', 'bad')[n % 2]}\n" for n in range(60))
     (tmp_path / "reviews.csv").write_text("review,label\n" + rows)
     (tmp_path / "more.csv").write_text("review,label\nA dull meal.,bad\n")
+    (tmp_path / "candidates.txt").write_text("The cat sat.\t-1.5\nThe cot sat.\t-1.25\n\nthe log\t0\nthe lag\t0\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(recurra, "train", functools.partial(recurra.train, steps=STEPS, eval_interval=STEPS))
     return tmp_path

@@ -96,8 +96,8 @@ class Scorer(ABC):
             self.reader(), np.concatenate([begin, before]), np.concatenate([after, end]),
             around.allowed(self.vocabulary), longest + 1 if is_last else longest,
         )  # fmt: skip
-        texts = {around.text(self.vocabulary.decode(numbers)): nats for numbers, nats in reversed(rows)}
-        texts.pop("", None)
+        filled = ((around.text(self.vocabulary.decode(numbers)), nats) for numbers, nats in reversed(rows))
+        texts = {text: nats for text, nats in filled if text.strip()}
         if not texts:
             raise InputError(
                 f"No {NOUNS[self.vocabulary.kind]} of the model begins with {around.begins!r} and ends with "
