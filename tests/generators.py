@@ -39,3 +39,13 @@ def _balanced(rng: random.Random, pairs: int) -> str:
         else:
             text, depth = text + ")", depth - 1
     return text
+
+
+def reversals(count: int, seed: int = 0) -> list[tuple[str, str]]:
+    """Three letters and the same again, reversed or as they were; the middle one differs from its neighbours."""
+    rng = random.Random(seed)
+    rows = []
+    for n in range(count):
+        half = "".join(rng.sample("abcd", 3))
+        rows.append((half + (half[::-1] if n % 2 else half), ("repeated", "reversed")[n % 2]))
+    return rows

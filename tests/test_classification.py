@@ -21,10 +21,12 @@ from recurra.cells.by_name import NAMES
 from recurra.data.buckets import padded
 from recurra.data.text import Text
 from recurra.errors import DataError, FileError, InputError
-from recurra.tasks.classification import ClassificationNetwork, Sizes, encoder_of, fitted_temperature
+from recurra.tasks.attention import positions
+from recurra.tasks.classification import Beginning, ClassificationNetwork, Sizes, fitted_temperature
 from recurra.tasks.classifier import Classifier
 from recurra.tasks.classifier_report import calibration_error, label_scores, report
-from recurra.tasks.encoders import ENCODERS, positions
+from recurra.tasks.encoder import ACTIVATIONS, BatchNorm
+from recurra.tasks.encoders import ENCODERS, USES, encoder_of
 from recurra.tasks.linear import LinearModel, majority
 from recurra.tasks.pooling import POOLINGS, Pooling
 from recurra.training.classification import ClassificationSetup
@@ -215,7 +217,7 @@ def test_a_manifest_that_does_not_fit(learned: Run, tmp_path: Path, field: str, 
         ),
         ({"encoder": "cnn", "cell": "gru"}, "cell='gru' says nothing to encoder='cnn'; leave one of them out."),
         ({"encoder": "bag", "pooling": "max"}, "pooling='max' says nothing to encoder='bag'"),
-        ({"encoder": "mlp"}, "encoder='mlp' cannot be used; give recurrent, bag, cnn or transformer."),
+        ({"encoder": "gru"}, "encoder='gru' cannot be used; give recurrent, bag, mlp, cnn or transformer."),
         ({"bidirectional": 3}, "bidirectional=3 cannot be used; give True or False."),
         ({"text": 1}, "text=1 cannot be used; give a string."),
         ({"validation": 0.6, "test": 0.5}, "validation=0.6 and test=0.5 leave nothing to train on"),
@@ -301,20 +303,29 @@ def test_a_language_model_does_not_predict() -> None:
 # ---------------------------------------------------------------------------------------------------------- the network
 
 
-def sizes(encoder: str = "recurrent", cell: str | None = "lstm", pooling: str = "max", both: bool = True) -> Sizes:
+def sizes(
+    encoder: str = "recurrent", cell: str | None = "lstm", pooling: str = "max", both: bool = True, **more: Any
+) -> Sizes:
     raw = {"encoder": encoder, "cell": cell, "bidirectional": both, "layers": 2, "hidden": 4, "embedding": 3}
-    return msgspec.convert({**raw, "pooling": pooling}, Sizes)
+    return msgspec.convert({**raw, "pooling": pooling, **more}, Sizes)
 
 
 EVERY = [sizes(cell=name.lower(), pooling=pooling) for pooling in POOLINGS for name in ("LSTM", "Elman")]
 EVERY += [sizes(cell=name.lower(), both=False) for name in cells.__all__]
 EVERY += [sizes(encoder, None, pooling, False) for encoder in ENCODERS[1:] for pooling in POOLINGS]
+EVERY += [sizes(encoder, None, both=False, normalisation="batch") for encoder in USES["normalisation"]]
+EVERY += [sizes(encoder, None, both=False, activation=name) for encoder in ENCODERS[1:] for name in ACTIVATIONS]
+EVERY += [sizes(cell=cell, residual=True, activation="relu") for cell in ("elman", "indrnn")]
 
 
-@pytest.mark.parametrize("each", EVERY, ids=lambda s: f"{s.encoder}-{s.cell}-{s.pooling}-{s.bidirectional}")
+@pytest.mark.parametrize("each", EVERY, ids=lambda s: "-".join(map(str, msgspec.structs.astuple(s))))
 def test_padding_and_neighbours_change_nothing(each: Sizes) -> None:
     torch.manual_seed(3)
-    network = ClassificationNetwork(each, 11, 3, dropout=0.5).eval()
+    network = ClassificationNetwork(each, 11, 3, Beginning(0.5, 0.5))
+    for part in network.modules():
+        if isinstance(part, BatchNorm):  # as after some training
+            part.running_mean.normal_(), part.running_var.uniform_(0.5, 2)  # type: ignore[union-attr]
+    network.eval()
     rows = [torch.randint(11, (n,)) for n in (6, 1, 9, 4)]
     padded = torch.randint(11, (12, 4))  # what stands past a length is not zero here
     for column, row in enumerate(rows):

@@ -3,9 +3,9 @@
 p(k | s_1 … s_T) = softmax(W pool(encoder(E s)) + b)_k
 """
 
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
-import msgspec
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -14,44 +14,47 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from recurra.data.buckets import Buckets, padded
+from recurra.data.symbols import UNKNOWN
 from recurra.errors import InputError
-from recurra.tasks.encoders import (
-    BagEncoder,
-    ConvolutionEncoder,
-    Encoder,
-    EncoderName,
-    RecurrentEncoder,
-    TransformerEncoder,
-)
+from recurra.tasks.encoders import EncoderSizes, encoder_of
+from recurra.tasks.initialisers import initialise
 from recurra.tasks.pooling import Pooling
+from recurra.tasks.recurrent import RecurrentEncoder
 from recurra.unroll import visits
 from recurra.unroll.precision import checked
 
 _BATCH = 64  # of a measurement
 
 
-class Sizes(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Sizes(EncoderSizes, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What fixes the shapes of a network's weights, beside its symbols and labels."""
 
-    encoder: EncoderName
-    cell: str | None  # of a recurrent encoder
-    bidirectional: bool
-    layers: Annotated[int, Meta(ge=1, le=1000)]
-    hidden: Annotated[int, Meta(ge=1)]
     embedding: Annotated[int, Meta(ge=0)]  # 0: one-hot
     pooling: Literal["last", "mean", "max", "attention"]
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """What a network starts training with; of no matter to one that is loaded."""
+
+    dropout: float = 0.0
+    word_dropout: float = 0.0  # share of symbols that are read as the unknown one
+    initialiser: str = "default"
+    forget_bias: float = 1.0
 
 
 class ClassificationNetwork(nn.Module):
     """Symbols (T, B) and lengths (B,) to scores of the labels (B, K)."""
 
-    def __init__(self, sizes: Sizes, symbols: int, labels: int, dropout: float = 0.0) -> None:
+    def __init__(self, sizes: Sizes, symbols: int, labels: int, beginning: Beginning = Beginning()) -> None:
         super().__init__()
-        self.symbols, self.dropout = symbols, dropout
+        self.symbols, self.dropout, self.word_dropout = symbols, beginning.dropout, beginning.word_dropout
         self.embedding = nn.Embedding(symbols, sizes.embedding) if sizes.embedding else None
-        self.encoder = encoder_of(sizes, sizes.embedding or symbols, dropout)
+        self.encoder = encoder_of(sizes, sizes.embedding or symbols, beginning.dropout, beginning.forget_bias)
         self.pooling = Pooling(sizes.pooling, self.encoder.width, 2 if sizes.bidirectional else 1)
         self.output = nn.Linear(self.encoder.width, labels)
+        for part in (self.encoder, self.pooling, self.output):
+            initialise(part, beginning.initialiser)
 
     def compute_in(self, precision: str) -> None:
         """What the recurrent layers compute in from now on. Raises InputError for an encoder that has none."""
@@ -70,24 +73,12 @@ class ClassificationNetwork(nn.Module):
         return max((v.error for v in seen if v.error is not None), default=None)
 
     def forward(self, symbols: Tensor, lengths: Tensor) -> Tensor:
+        if self.training and self.word_dropout:
+            symbols = symbols.masked_fill(torch.rand(symbols.shape) < self.word_dropout, UNKNOWN)
         x = self.embedding(symbols) if self.embedding else F.one_hot(symbols, self.symbols).to(self.output.weight.dtype)
         y, lengths = self.encoder(F.dropout(x, self.dropout, self.training), lengths)
         scores: Tensor = self.output(F.dropout(self.pooling(y, lengths), self.dropout, self.training))
         return scores
-
-
-def encoder_of(sizes: Sizes, width: int, dropout: float) -> Encoder:
-    """The encoder of these sizes for vectors of a width."""
-    match sizes.encoder:
-        case "recurrent":
-            assert sizes.cell is not None
-            return RecurrentEncoder(sizes.cell, width, sizes.hidden, sizes.layers, sizes.bidirectional, dropout)
-        case "bag":
-            return BagEncoder(width, sizes.hidden, sizes.layers, dropout)
-        case "cnn":
-            return ConvolutionEncoder(width, sizes.hidden, sizes.layers, dropout)
-        case "transformer":
-            return TransformerEncoder(width, sizes.hidden, sizes.layers, dropout)
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ from recurra.data.buckets import Buckets, padded
 from recurra.data.keys import key
 from recurra.data.split import Splits
 from recurra.data.symbols import Lexicon
-from recurra.tasks.classification import ClassificationNetwork, Sizes, fitted_temperature, scores_of
+from recurra.tasks.classification import Beginning, ClassificationNetwork, Sizes, fitted_temperature, scores_of
 from recurra.tasks.classifier import Classifier, DataCard, Result, Settings, baseline_accuracies
 from recurra.tasks.task import State, Task
 
@@ -27,7 +27,7 @@ class ClassificationTask(Task):
         lexicon: Lexicon,
         buckets: Buckets,
         sizes: Sizes,
-        dropout: float,
+        beginning: Beginning,
         balanced: bool,
         seed: int,
         settings: Settings,
@@ -43,7 +43,7 @@ class ClassificationTask(Task):
         counts = torch.bincount(self._targets, minlength=len(labels))
         self._weights = len(self._targets) / (len(labels) * counts) if balanced else None
         torch.manual_seed(key(seed, "weights"))
-        self.network = ClassificationNetwork(sizes, len(lexicon), len(labels), dropout)
+        self.network = ClassificationNetwork(sizes, len(lexicon), len(labels), beginning)
         self.network.compute_in(str(settings.get("precision", "fp32")))
         self.model = Classifier(self.network, sizes, lexicon, labels, settings=settings, data=card)
         self.baselines = {}

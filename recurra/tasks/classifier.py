@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from recurra import files
+from recurra.cells.by_name import NAMES, check_named
 from recurra.data.columns import Labelled
 from recurra.data.parts import parts_of
 from recurra.data.split import Splits, read_rows, read_splits
@@ -17,10 +18,10 @@ from recurra.data.symbols import KINDS, Lexicon
 from recurra.errors import DataError, FileError, InputError, kind_of
 from recurra.tasks.classification import ClassificationNetwork, Sizes, scores_of
 from recurra.tasks.classifier_report import ACCURACY, Classification, accuracy, report
-from recurra.tasks.encoders import RecurrentEncoder
 from recurra.tasks.linear import LinearModel, majority
 from recurra.tasks.measure import Measure, verdict
 from recurra.tasks.model import Model, trained_precision
+from recurra.tasks.recurrent import RecurrentEncoder
 from recurra.unroll.precision import check_here
 
 Settings = dict[str, str | int | float | bool | None]
@@ -91,8 +92,10 @@ class Classifier(Model):
     @property
     def description(self) -> str:
         sizes = self.sizes
-        cell = f"{'bidirectional ' if sizes.bidirectional else ''}{(sizes.cell or '').upper()}"
+        cell = (sizes.cell or "").upper() if sizes.cell in NAMES else sizes.cell
+        cell = f"{'residual ' if sizes.residual else ''}{'bidirectional ' if sizes.bidirectional else ''}{cell}"
         kind = {
+            "mlp": "perceptron",
             "recurrent": cell,
             "cnn": "convolution",
             "transformer": "Transformer",
@@ -284,6 +287,8 @@ def _check_lists(folder: files.Folder, record: _Record) -> None:
 
 def _empty(folder: files.Folder, record: _Record) -> ClassificationNetwork:
     """A network of these sizes without memory for its weights: a wrong size in a file must not fill the memory."""
+    if record.sizes.cell is not None:
+        check_named(record.sizes.cell)
     try:
         with torch.device("meta"):
             return ClassificationNetwork(record.sizes, 1 + len(record.symbols), len(record.labels))

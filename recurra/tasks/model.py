@@ -10,6 +10,8 @@ from typing import Any, ClassVar
 from torch import nn
 
 from recurra import files
+from recurra.cell import Cell
+from recurra.cells.by_name import own_cells
 from recurra.errors import FileError, InputError
 from recurra.machine.precision import NAMES
 from recurra.tasks.measure import Measure
@@ -94,10 +96,13 @@ class Model(ABC):
         files.write_folder(files.folder_path(path), *self.folder())
 
 
-def load(path: str | os.PathLike[str], precision: str | None = None) -> Model:
+def load(
+    path: str | os.PathLike[str], precision: str | None = None, cells: Mapping[str, type[Cell]] | None = None
+) -> Model:
     """Loads a model from a model folder, or the best one of a run folder (the last while there is no best).
 
     precision: what its recurrent layers compute in, "int8" among them; None: what they were trained in.
+    cells: the classes of cells that are not Recurra's own, by the names that the folder has: {"MyCell": MyCell}.
     Every byte is verified before anything is built. FileError names the file and the field that is not as it must be.
     """
     folder = files.read_folder(find(files.folder_path(path)))
@@ -106,7 +111,8 @@ def load(path: str | os.PathLike[str], precision: str | None = None) -> Model:
         raise FileError(f"{folder.manifest}: field 'task' is {task!r} but this release knows {', '.join(TASKS)}.")
     module, name = TASKS[task]
     kind: type[Model] = getattr(importlib.import_module(module), name)
-    model = kind.from_folder(folder)
+    with own_cells(cells):
+        model = kind.from_folder(folder)
     if precision is not None:
         model.compute_in(precision)
     return model

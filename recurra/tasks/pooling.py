@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from recurra.tasks.encoders import within
+from recurra.tasks.encoder import within
 
 POOLINGS = ("last", "mean", "max", "attention")
 

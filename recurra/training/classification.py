@@ -9,15 +9,18 @@ import msgspec
 import torch
 
 from recurra import files
+from recurra.cells.by_name import NAMES, takes
+from recurra.cells.elman import NONLINEARITIES
 from recurra.data.buckets import Buckets
 from recurra.data.parts import parts_of
 from recurra.data.split import Splits, check_shares, read_splits
 from recurra.data.symbols import Lexicon, found_kind
 from recurra.data.table import Table, table_of_memory
 from recurra.errors import InputError
-from recurra.tasks.classification import ClassificationNetwork, Sizes
+from recurra.tasks.classification import Beginning, ClassificationNetwork, Sizes
 from recurra.tasks.classification_task import ClassificationTask
 from recurra.tasks.classifier import DataCard
+from recurra.tasks.encoders import USES
 from recurra.training.config import Config, Data
 from recurra.training.settings import Settings, filled
 from recurra.training.setup import Setup, check_memory, check_unchanged
@@ -66,6 +69,11 @@ class ClassificationSetup(Setup):
             encoder=encoder,
             cell="lstm" if encoder == "recurrent" else None,
             bidirectional=True if encoder == "recurrent" else None,
+            residual=False if encoder == "recurrent" else None,
+            normalisation="none" if encoder in USES["normalisation"] else None,
+            initialiser="default",
+            forget_bias=1.0 if encoder == "recurrent" and takes(wanted.cell or "lstm", "forget_bias") else None,
+            word_dropout=0.0,
             pooling="max" if encoder != "bag" else None,
             symbols=kind,
             min_count=2,
@@ -102,7 +110,6 @@ class ClassificationSetup(Setup):
         return lexicon, Buckets([lexicon.encode(text) for text in texts], full.batch, full.seed)
 
     def task(self, full: Settings) -> ClassificationTask:
-        assert full.dropout is not None  # complete() has set it
         lexicon, buckets = self._prepared(full)
         splits = self.splits
         parts = {
@@ -119,7 +126,7 @@ class ClassificationSetup(Setup):
         balanced = full.class_weights == "balanced"
         record = msgspec.to_builtins(full)
         return ClassificationTask(
-            splits, lexicon, buckets, _sizes(full), full.dropout, balanced, full.seed, record, card
+            splits, lexicon, buckets, _sizes(full), _beginning(full), balanced, full.seed, record, card
         )
 
     def record(self, folder: Path) -> Data:
@@ -150,22 +157,54 @@ def _check_parts(folder: str | os.PathLike[str], wanted: Settings) -> None:
 
 
 def check_encoder(given: Settings) -> None:
-    """Raises InputError for settings that the chosen encoder has no use for."""
+    """Raises InputError for settings that the chosen encoder, or its cell, has no use for."""
     encoder = given.encoder or "recurrent"
+    useless = [name for name, users in USES.items() if encoder not in users]
+    if encoder == "bag":
+        useless.append("pooling")
     if encoder != "recurrent" and given.precision != "fp32":
-        raise InputError(f"precision={given.precision!r} says nothing to encoder={encoder!r}; leave one of them out.")
-    useless = {"recurrent": (), "bag": ("cell", "bidirectional", "pooling")}.get(encoder, ("cell", "bidirectional"))
+        useless.append("precision")
     for name in useless:
-        if getattr(given, name) is not None:
-            raise InputError(
-                f"{name}={getattr(given, name)!r} says nothing to encoder={encoder!r}; leave one of them out."
-            )
+        if (value := getattr(given, name)) is not None:
+            raise InputError(f"{name}={value!r} says nothing to encoder={encoder!r}; leave one of them out.")
+    if encoder == "recurrent":
+        _check_cell(given)
+
+
+def _check_cell(given: Settings) -> None:
+    cell, activation = given.cell or "lstm", given.activation
+    for name, argument in (("forget_bias", "forget_bias"), ("activation", "nonlinearity")):
+        value = getattr(given, name)
+        if value is not None and not takes(cell, argument):
+            raise InputError(f"{name}={value!r} says nothing to cell={cell!r}; leave one of them out.")
+    if activation is not None and cell in NAMES and activation not in NONLINEARITIES:
+        raise InputError(
+            f"activation={activation!r} is none that cell={cell!r} has; give {' or '.join(NONLINEARITIES)}."
+        )
+    if given.residual and given.layers == 1:
+        raise InputError("residual=True says nothing to layers=1, for it joins layers; give layers=2 or more.")
 
 
 def _sizes(full: Settings) -> Sizes:
     assert full.hidden and full.embedding is not None and full.encoder  # complete() has set them
-    pooling = full.pooling or "mean"  # a bag is one step long
-    return Sizes(full.encoder, full.cell, bool(full.bidirectional), full.layers, full.hidden, full.embedding, pooling)
+    return Sizes(
+        encoder=full.encoder,
+        cell=full.cell,
+        bidirectional=bool(full.bidirectional),
+        layers=full.layers,
+        hidden=full.hidden,
+        residual=bool(full.residual),
+        activation=full.activation,
+        normalisation=full.normalisation or "none",
+        embedding=full.embedding,
+        pooling=full.pooling or "mean",  # a bag is one step long
+    )
+
+
+def _beginning(full: Settings) -> Beginning:
+    assert full.dropout is not None  # complete() has set it
+    forget_bias = 1.0 if full.forget_bias is None else full.forget_bias
+    return Beginning(full.dropout, full.word_dropout or 0.0, full.initialiser or "default", forget_bias)
 
 
 def _lines(table: Table) -> bytes:

@@ -8,6 +8,7 @@ to guess.
 import difflib
 import types
 import typing
+from collections.abc import Collection, Mapping
 from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
@@ -34,6 +35,12 @@ TASKS_OF: dict[str, tuple[str, ...]] = {
     "temperature": ("language",),
     "encoder": ("classification",),
     "bidirectional": ("classification",),
+    "residual": ("classification",),
+    "activation": ("classification",),
+    "normalisation": ("classification",),
+    "initialiser": ("classification",),
+    "forget_bias": ("classification",),
+    "word_dropout": ("classification",),
     "pooling": ("classification",),
     "class_weights": ("classification",),
     "symbols": ("language", "classification"),
@@ -50,7 +57,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """The settings of a run. `describe()` lists them with their help; `settings(…)` checks what a person gave."""
 
     cell: Annotated[
-        CellName | None,
+        Annotated[str, Meta(pattern=r"^[^\W\d]\w*$", extra={"choices": CellName})] | None,  # or a class of one's own
         Meta(description="The recurrent cell of every layer; language models have lstm, gru or rnn. [lstm]"),
     ] = None
     layers: Annotated[int, Meta(ge=1, le=1000, description="Recurrent layers, one on top of the other.")] = 1
@@ -165,11 +172,34 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         Meta(description="How many symbols are known at most, the most frequent. [100000 words, 8000 pieces of bpe]"),
     ] = None
     encoder: Annotated[
-        Literal["recurrent", "bag", "cnn", "transformer"] | None,
+        Literal["recurrent", "bag", "mlp", "cnn", "transformer"] | None,
         Meta(description="What reads the symbols: layers of a cell, a perceptron on the bag of them, … [recurrent]"),
     ] = None
     bidirectional: Annotated[
         bool | None, Meta(description="Whether recurrent layers read in both directions. [yes]")
+    ] = None
+    residual: Annotated[
+        bool | None,
+        Meta(description="Whether recurrent layers above the first add what they read to what they write. [no]"),
+    ] = None
+    activation: Annotated[
+        Literal["relu", "leaky_relu", "tanh"] | None,
+        Meta(description="The nonlinearity of layers that have a choice of it. [relu; of a cell its own]"),
+    ] = None
+    normalisation: Annotated[
+        Literal["none", "batch"] | None,
+        Meta(description="Batch normalisation of the layers of a perceptron or of convolutions. [none]"),
+    ] = None
+    initialiser: Annotated[
+        Literal["default", "xavier", "orthogonal"] | None,
+        Meta(description="How matrices are drawn at the start: as PyTorch's layers do, or by this name. [default]"),
+    ] = None
+    forget_bias: Annotated[
+        float | None, Meta(description="What the bias of forget gates is at the start; 1 keeps them open. [1]")
+    ] = None
+    word_dropout: Annotated[
+        Annotated[float, Meta(ge=0, lt=1)] | None,
+        Meta(description="Share of symbols that training reads as the unknown one. [0]"),
     ] = None
     pooling: Annotated[
         Literal["last", "mean", "max", "attention"] | None, Meta(description="How all steps become one vector. [max]")
@@ -224,6 +254,11 @@ def filled(given: Settings, **found: Any) -> Settings:
 
 def settings(**given: Any) -> Settings:
     """Checks the settings a person gave. InputError names the setting, both values and the remedy."""
+    return settings_with((), given)
+
+
+def settings_with(own_cells: Collection[str], given: Mapping[str, Any]) -> Settings:
+    """The same, where cells of these names are known too."""
     known = Settings.__struct_fields__
     for name in given:
         if name not in known:
@@ -235,6 +270,8 @@ def settings(**given: Any) -> Settings:
     except msgspec.ValidationError as error:
         name = str(error).partition(" - at `$.")[2].rstrip("`")
         raise InputError(f"{name}={given[name]!r} cannot be used; give {_allowed(name)}.") from None
+    if made.cell is not None and made.cell not in (*typing.get_args(CellName), *own_cells):
+        raise InputError(f"cell={made.cell!r} cannot be used; give {_allowed('cell')}, or a class of your own.")
     if made.seed >= 2**64:
         raise InputError(f"seed={made.seed} cannot be used; give {_allowed('seed')}.")
     if made.steps is not None and made.epochs is not None:
@@ -273,6 +310,8 @@ def _limits(annotated: Any) -> dict[str, float]:
 def _plain(annotated: Any) -> Any:
     """The type under Annotated and Optional: int, float or a Literal."""
     while typing.get_origin(annotated) is Annotated:
+        if choices := next((m.extra["choices"] for m in annotated.__metadata__ if m.extra), None):
+            return choices
         annotated = typing.get_args(annotated)[0]
     if typing.get_origin(annotated) in (types.UnionType, typing.Union):
         return _plain(next(part for part in typing.get_args(annotated) if part is not type(None)))

@@ -6,7 +6,7 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,8 @@ import msgspec
 import torch
 
 from recurra import files
+from recurra.cell import Cell
+from recurra.cells.by_name import own_cells
 from recurra.data.split import is_labelled
 from recurra.diagnostics.plots import plot_loss
 from recurra.errors import FileError, InputError, kind_of
@@ -27,7 +29,7 @@ from recurra.training.lock import LOCK, alone
 from recurra.training.loop import Trainer
 from recurra.training.observer import Observer, PlainProgress
 from recurra.training.run import Run
-from recurra.training.settings import CHANGEABLE, Settings, check_task, settings
+from recurra.training.settings import CHANGEABLE, Settings, check_task, settings, settings_with
 from recurra.training.setup import Setup, with_threads
 from recurra.unroll.precision import check_here
 
@@ -48,7 +50,8 @@ def train(
     label), or a DataFrame. task: None takes tables for classification, all else for language, and says so.
     out: the run folder, which must not exist yet; by default `runs/NAME-DATE-TIME`. observer: who watches; by default a
     line a validation on stderr when that is a terminal. All other arguments are settings, listed with their help by
-    `recurra.training.settings.describe()`.
+    `recurra.training.settings.describe()`; `cell` may also be a class of your own, derived from `recurra.Cell`, which
+    load() and resume() are then given again: `load(path, cells={"MyCell": MyCell})`.
 
     Ctrl-C saves and then raises KeyboardInterrupt. Errors: InputError (a setting), DataError (the text), FileError
     (the run folder cannot be written), TrainingError (the loss is no longer a number; the last good checkpoint stays).
@@ -56,35 +59,50 @@ def train(
     if task is not None and task not in SETUPS:
         raise InputError(f"task={task!r} is unknown; this release has {', '.join(SETUPS)}.")
     _check_observer(observer)
-    wanted = settings(**given)
+    given, own = _own_cell(given)
+    wanted = settings_with(own, given)
     check_here(wanted.precision)
     guessed = "classification" if is_labelled(data) else "language"
     kind = guessed if task is None else task
     check_task(kind, wanted)
-    setup = SETUPS[kind].of(data, wanted)
-    full = with_threads(setup.complete(wanted))
-    with _environment(full):
-        made = setup.task(full)
-        if task is None and kind != "language":
-            made.notes = (f"{setup.name} is taken for the task {kind}.", *made.notes)
-        folder = _new_folder(out, setup.name)
-        with alone(folder), _all_or_nothing(folder):  # in this order: a folder that another process holds stays
-            trainer = Trainer(folder, made, full, observer or _default_observer())
-            write_config(folder, Config(kind, _version(), str(torch.__version__), setup.record(folder), full))
-            return _run(trainer, fresh=True)
+    with own_cells(own):
+        setup = SETUPS[kind].of(data, wanted)
+        full = with_threads(setup.complete(wanted))
+        with _environment(full):
+            made = setup.task(full)
+            if task is None and kind != "language":
+                made.notes = (f"{setup.name} is taken for the task {kind}.", *made.notes)
+            folder = _new_folder(out, setup.name)
+            with alone(folder), _all_or_nothing(folder):  # in this order: a folder that another process holds stays
+                trainer = Trainer(folder, made, full, observer or _default_observer())
+                write_config(folder, Config(kind, _version(), str(torch.__version__), setup.record(folder), full))
+                return _run(trainer, fresh=True)
 
 
-def resume(path: str | os.PathLike[str], observer: Observer | None = None, **changes: Any) -> Run:
+def _own_cell(given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, type[Cell]]]:
+    """The settings with the name of a cell in place of its class, and the class by that name."""
+    cell = given.get("cell")
+    if not isinstance(cell, type):
+        return given, {}
+    return {**given, "cell": cell.__name__}, {cell.__name__: cell}
+
+
+def resume(
+    path: str | os.PathLike[str],
+    observer: Observer | None = None,
+    cells: Mapping[str, type[Cell]] | None = None,
+    **changes: Any,
+) -> Run:
     """Goes on with a run from its latest checkpoint, as if it had never stopped: same weights, same log, bit for bit.
 
     path: the run folder. changes: `time_limit` (counted from now), `steps` (a new end; a cosine schedule then ends
-    there) or `patience`; everything else is fixed by the run. Errors as for train(); DataError or FileError when the
-    text or the folder is no longer what it was.
+    there) or `patience`; everything else is fixed by the run. cells: as for load(). Errors as for train(); DataError or
+    FileError when the text or the folder is no longer what it was.
     """
     _check_observer(observer)
     folder = files.folder_path(path)
     read_config(folder)
-    with alone(folder):
+    with own_cells(cells), alone(folder):
         return _resume(folder, observer, changes)
 
 
