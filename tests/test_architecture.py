@@ -149,6 +149,18 @@ def test_the_engine_and_the_layers_know_no_cell_by_name() -> None:
     assert not knowing
 
 
+def test_tasks_draw_masks_by_place() -> None:
+    """So that a run in several processes drops what a run in one does: by `recurra.regularise`, not by PyTorch."""
+    drawing = ("F.dropout", "nn.Dropout", "torch.rand(", "bernoulli")
+    assert not [
+        (str(file.relative_to(PACKAGE)), name)
+        for file in FILES
+        if unit_of(file) == "tasks"
+        for name in drawing
+        if name in file.read_text()
+    ]
+
+
 def test_private_names_stay_in_their_file() -> None:
     taken = [
         f"{file.relative_to(PACKAGE)}:{node.lineno}"

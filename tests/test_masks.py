@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from recurra.machine.masks import in_pytorch, masks, new_key, number, row_seeds
+from recurra.machine.masks import dropout, in_pytorch, masks, new_key, number, row_seeds, rows_from
 from recurra.machine.program import available
 
 KEY = torch.tensor(-4_611_686_018_427_387_847)
@@ -117,3 +117,18 @@ def test_under_vmap_keys_may_be_one_or_many(randomness: str) -> None:
     torch.manual_seed(0)
     found = torch.func.vmap(mask, randomness=randomness)(torch.zeros(2))
     assert torch.equal(found[0], found[1]) == (randomness == "same")
+
+
+def test_dropout_of_some_rows_of_a_batch_is_that_of_the_whole_batch() -> None:
+    x, lengths = torch.randn(5, 4, 7), torch.tensor([5, 3, 3, 1])
+    whole = dropout(x, 0.4, KEY, 2)
+    with rows_from(1):
+        assert torch.equal(dropout(x[:, 1:3], 0.4, KEY, 2), whole[:, 1:3])
+        assert torch.equal(dropout(x[0, 1:], 0.4, KEY, 2), whole[0, 1:])
+    packed = torch.nn.utils.rnn.pack_padded_sequence(x, lengths)
+    found = dropout(packed.data, 0.4, KEY, 2, packed.batch_sizes)
+    assert torch.equal(found, torch.nn.utils.rnn.pack_padded_sequence(whole, lengths).data)
+    assert torch.equal(dropout(x, 0.4, KEY, 2), whole)  # outside it is the whole batch again
+    assert torch.equal(dropout(x[0, 0], 0.4, KEY, 2), whole[0, 0])
+    assert ((whole == 0) | (whole - x / 0.6).abs().lt(1e-6)).all() and 0 < (whole == 0).sum() < whole.numel()
+    assert dropout(x.bfloat16(), 0.4, KEY, 2).dtype is torch.bfloat16

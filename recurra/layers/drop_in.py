@@ -22,6 +22,7 @@ from recurra.errors import InputError, alone
 from recurra.layers import cudnn
 from recurra.layers.layer import Layer, Lengths, Sequences, packed_resets, settings_of, thrifty
 from recurra.layers.recording import hand_out, wanted
+from recurra.machine import masks
 from recurra.machine.precision import DTYPES
 from recurra.program.trace import outside_transforms
 from recurra.unroll import Call, answer, answer_both
@@ -225,12 +226,12 @@ class DropIn(Layer, torch.nn.RNNBase):
         directions = 2 if self.bidirectional else 1
         parts = self._own_parts()
         dropout = self.dropout if self.training and self.num_layers > 1 else 0.0
-        key = int(torch.randint(2**63 - 1, ())) if dropout else 0
+        key = torch.randint(2**63 - 1, ()) if dropout else None
         last: list[States] = []
         saving = self.memory != "all" and thrifty(self.memory)
         for layer in range(self.num_layers):
-            if layer and dropout:
-                x = _drop(x, dropout, key, layer)
+            if layer and key is not None:
+                x = masks.dropout(x, dropout, key, layer, batch_sizes)
             calls = []
             for k in range(layer * directions, (layer + 1) * directions):
                 cell, names, part = parts[k]
@@ -397,13 +398,6 @@ def _dtypes_of_torch(kind: type[torch.nn.RNNBase], *of: Any) -> tuple[torch.dtyp
         except (RuntimeError, ValueError):
             return ()
     return (y.data if ends else y).dtype, *(t.dtype for t in (last if mode == "LSTM" else (last,)))
-
-
-def _drop(x: Tensor, p: float, key: int, layer: int) -> Tensor:
-    """Zeroes elements with probability p, between layers; the mask is a function of (key, layer)."""
-    numbers = torch.Generator(x.device).manual_seed((key + layer * 0x9E3779B97F4A7C15) % 2**63)  # golden ratio: spread
-    kept = torch.empty_like(x, requires_grad=False).bernoulli_(1 - p, generator=numbers)
-    return x * (kept / (1 - p) if p < 1 else kept)
 
 
 # What Python calls it where an argument is unknown: the user's class is LSTM, not DropIn.

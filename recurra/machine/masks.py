@@ -6,6 +6,10 @@ bits each. Nothing is remembered, so a pass that is run again sees the same mask
 padded, packed or in pieces. `native/masks.h` fills rows with the same bits, fast.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
 import torch
 from torch import Tensor
 
@@ -16,6 +20,22 @@ _GAMMA = 0x9E3779B97F4A7C15 - 2**64  # as signed numbers: PyTorch's whole number
 _FIRST = 0xBF58476D1CE4E5B9 - 2**64
 _SECOND = 0x94D049BB133111EB - 2**64
 _WORD = 2**32
+_first = ContextVar("first", default=0)  # the place of row 0 in the whole batch
+
+
+@contextmanager
+def rows_from(first: int) -> Iterator[None]:
+    """Under it the rows of a batch are those of a larger one from its row `first` on, and draw the masks of these."""
+    before = _first.set(first)
+    try:
+        yield
+    finally:
+        _first.reset(before)
+
+
+def places(rows: int, device: torch.device) -> Tensor:
+    """Where the rows of a batch are in the whole one (rows,): the b of their masks."""
+    return torch.arange(_first.get(), _first.get() + rows, device=device)
 
 
 def new_key() -> Tensor:
@@ -54,6 +74,31 @@ def masks(seeds: Tensor, width: int, rate: float, dropped: float, kept: float, d
             to.data_ptr(),
         )  # fmt: skip
     return to
+
+
+def dropout(x: Tensor, rate: float, key: Tensor, stream: int = 0, batch_sizes: Tensor | None = None) -> Tensor:
+    """m ∘ x, m ~ Bernoulli(1 - rate) / (1 - rate): x (T, B, D), (B, D), (D,), or packed with `batch_sizes` (T,).
+
+    A number of m is a function of the key, the stream, the step t, the row's place in the batch, and the unit.
+    """
+    if rate == 1:
+        return x * 0
+    width, like = x.shape[-1], x.dtype if x.dtype in FLOATS else torch.float32
+    if batch_sizes is not None:
+        t, b = _packed(batch_sizes, x.device)
+    else:
+        t = torch.arange(x.shape[0] if x.dim() == 3 else 1, device=x.device)[:, None]
+        b = places(x.shape[-2], x.device) if x.dim() > 1 else t[0]
+    mask = masks(row_seeds(key, stream, t, b), width, rate, 0.0, 1 / (1 - rate), like)
+    return x * mask.view(x.shape).to(x.dtype)
+
+
+def _packed(batch_sizes: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Step and place of each packed row (N,): at step t the rows 0 … batch_sizes[t] - 1 stand side by side."""
+    steps, rows = len(batch_sizes), places(int(batch_sizes[0]), batch_sizes.device)
+    there = torch.arange(len(rows), device=rows.device) < batch_sizes[:, None]
+    t = torch.arange(steps, device=rows.device)[:, None].expand_as(there)
+    return t[there].to(device), rows.expand_as(there)[there].to(device)
 
 
 def _threshold(rate: float) -> int:

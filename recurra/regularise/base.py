@@ -62,7 +62,7 @@ class Regulariser(Wrapper):
         """One of them. A subclass may draw fewer numbers."""
         T, B, _ = x.shape
         t = torch.arange(first, first + T, device=x.device)[:, None]
-        return self.rows(masks.row_seeds(key, stream, t, torch.arange(B, device=x.device)), x, name)
+        return self.rows(masks.row_seeds(key, stream, t, masks.places(B, x.device)), x, name)
 
     def rows(self, seeds: Tensor, like: Tensor, name: str) -> Tensor:
         """The rows of the mask with these seeds, of the dtype of `like`."""

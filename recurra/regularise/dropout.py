@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from recurra.cell.wrapper import InnerStep, States
-from recurra.machine.masks import row_seeds
+from recurra.machine.masks import places, row_seeds
 from recurra.regularise.base import Regulariser
 
 
@@ -29,7 +29,7 @@ class VariationalDropout(Regulariser):
 
     def mask(self, key: Tensor, stream: int, x: Tensor, first: int, name: str) -> Tensor:
         T, B, _ = x.shape
-        b = torch.arange(B, device=x.device)
+        b = places(B, x.device)
         return self.rows(row_seeds(key, stream, torch.zeros_like(b), b), x, name).expand(T, -1, -1)
 
     def around(self, step: InnerStep, x: Tensor, sides: tuple[Tensor, ...], states: States) -> tuple[Tensor, States]:

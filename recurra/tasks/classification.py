@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from recurra.data.buckets import Buckets, padded
 from recurra.data.symbols import UNKNOWN
 from recurra.errors import InputError
+from recurra.regularise.values import dropout
 from recurra.tasks.encoders import EncoderSizes, encoder_of
 from recurra.tasks.initialisers import initialise
 from recurra.tasks.pooling import Pooling
@@ -74,10 +75,11 @@ class ClassificationNetwork(nn.Module):
 
     def forward(self, symbols: Tensor, lengths: Tensor) -> Tensor:
         if self.training and self.word_dropout:
-            symbols = symbols.masked_fill(torch.rand(symbols.shape) < self.word_dropout, UNKNOWN)
+            kept = dropout(torch.ones(*symbols.shape, 1), self.word_dropout)[..., 0]
+            symbols = symbols.masked_fill(kept == 0, UNKNOWN)
         x = self.embedding(symbols) if self.embedding else F.one_hot(symbols, self.symbols).to(self.output.weight.dtype)
-        y, lengths = self.encoder(F.dropout(x, self.dropout, self.training), lengths)
-        scores: Tensor = self.output(F.dropout(self.pooling(y, lengths), self.dropout, self.training))
+        y, lengths = self.encoder(dropout(x, self.dropout, self.training), lengths)
+        scores: Tensor = self.output(dropout(self.pooling(y, lengths), self.dropout, self.training))
         return scores
 
 

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from recurra.regularise.values import dropout
 from recurra.tasks.encoder import ACTIVATIONS, Encoder, normaliser, within
 
 _WINDOWS = (3, 4, 5)  # symbols that a convolution of the first layer sees
@@ -29,7 +30,7 @@ class ConvolutionEncoder(Encoder):
         inside = within(lengths, x)
         y = self._through(0, torch.cat([_convolved(layer, x * inside) for layer in self.windows], -1), inside)
         for n, layer in enumerate(self.residual, 1):
-            below = F.dropout(y, self.dropout, self.training) * inside
+            below = dropout(y, self.dropout, self.training) * inside
             y = y + self._through(n, _convolved(layer, below), inside)
         return y, lengths
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from recurra.layers import GRU, LSTM, RNN
+from recurra.regularise.values import dropout
 from recurra.unroll import visits
 from recurra.unroll.precision import checked
 
@@ -83,10 +84,10 @@ class LanguageNetwork(nn.Module):
             if self.embedding
             else F.one_hot(characters, self.symbols).to(self.output.weight.dtype)
         )
-        x = F.dropout(x, self.dropout, self.training)
+        x = dropout(x, self.dropout, self.training)
         given = state[0] if state is not None and len(state) == 1 else state
         y, last = self.recurrent(x, given)
-        scores = self.output(F.dropout(y, self.dropout, self.training))
+        scores = self.output(dropout(y, self.dropout, self.training))
         return scores, last if isinstance(last, tuple) else (last,)
 
     @torch.no_grad()

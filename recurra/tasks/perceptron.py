@@ -1,9 +1,9 @@
 """Perceptrons: of the bag of all symbols, or of each symbol by itself."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from recurra.regularise.values import dropout
 from recurra.tasks.encoder import ACTIVATIONS, Encoder, normaliser, within
 
 
@@ -21,7 +21,7 @@ class Perceptron(nn.Module):
     def forward(self, y: Tensor, inside: Tensor) -> Tensor:
         for n, layer in enumerate(self.linear):
             y = self.normal[n](layer(y), inside) if self.normal else layer(y)
-            y = F.dropout(ACTIVATIONS[self.activation](y), self.dropout, self.training)
+            y = dropout(ACTIVATIONS[self.activation](y), self.dropout, self.training)
         return y
 
 

@@ -1,11 +1,11 @@
 """Layers of a recurrent cell."""
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recurra.cells.by_name import cell_named
 from recurra.layers import Bidirectional, Recurrent, Residual
 from recurra.layers.layer import Layer
+from recurra.regularise.values import dropout
 from recurra.tasks.encoder import Encoder
 from recurra.unroll.precision import checked
 
@@ -49,6 +49,6 @@ class RecurrentEncoder(Encoder):
         dtype = x.dtype
         for number, layer in enumerate(self.layers):
             if number:
-                x = F.dropout(x, self.dropout, self.training)
+                x = dropout(x, self.dropout, self.training)
             x, _ = layer(x, lengths=lengths)
         return x.to(dtype), lengths  # of layers in fp64 too
