@@ -18,7 +18,7 @@ from runs import contents, log
 import recurra
 from recurra import cells, cli
 from recurra.cells.by_name import NAMES
-from recurra.data.buckets import padded
+from recurra.data.subwords import inputs
 from recurra.data.text import Text
 from recurra.errors import DataError, FileError, InputError
 from recurra.tasks.attention import positions
@@ -99,7 +99,7 @@ def test_the_run_says_what_it_found_and_writes_it_down(learned: Run) -> None:
         "reviews.csv is taken for the task classification.",
         "the text is column text, the label column label.",
         "320 rows to train, 40 for validation, 40 for the test",
-        "2 labels, 64 words; ",
+        "2 labels, 64 words and ",
     ):
         assert note in said
     assert {p.name for p in learned.path.iterdir()} == {
@@ -194,7 +194,7 @@ def test_a_precision_is_that_of_the_recurrent_layers(learned: Run, tmp_path: Pat
         (
             "symbols",
             ["x"],
-            r"tensor 'embedding\.weight' is .* but fields 'sizes', 'symbols' and 'labels' of model\.json",
+            "'embedding.symbol.weight' is .* but fields 'sizes', 'symbols', 'subwords' and 'labels' of model.json",
         ),
     ],
 )
@@ -256,7 +256,7 @@ def test_balanced_weights_make_labels_equal() -> None:
     setup = ClassificationSetup.of(rows, wanted)
     task = setup.task(setup.complete(wanted))
     train = setup.splits.train
-    scores = task.network(*padded([task.model.lexicon.encode(text) for text in train.texts]))
+    scores = task.network(*inputs(task._reader, [task._reader.encode(text) for text in train.texts]))
     targets = torch.tensor([task.model.labels.index(label) for label in train.labels])
     each = F.cross_entropy(scores, targets, reduction="none")
     expected = (each[targets == 0].mean() + each[targets == 1].mean()) / 2
@@ -340,7 +340,7 @@ def test_padding_and_neighbours_change_nothing(each: Sizes) -> None:
 def test_one_hot_symbols_are_a_table_of_ones(encoder: str) -> None:
     one = ClassificationNetwork(msgspec.structs.replace(sizes(encoder), embedding=0), 5, 2)
     learned = ClassificationNetwork(msgspec.structs.replace(sizes(encoder), embedding=5), 5, 2)
-    learned.load_state_dict({**one.state_dict(), "embedding.weight": torch.eye(5)})
+    learned.load_state_dict({**one.state_dict(), "embedding.symbol.weight": torch.eye(5)})
     symbols = torch.tensor([[1, 4], [2, 0]])
     torch.testing.assert_close(one.eval()(symbols, torch.tensor([2, 2])), learned.eval()(symbols, torch.tensor([2, 2])))
 

@@ -186,7 +186,7 @@ def test_word_dropout_reads_the_unknown_symbol() -> None:
     sizes = Sizes(encoder="mlp", layers=1, hidden=3, embedding=3, pooling="mean")
     network = ClassificationNetwork(sizes, 5, 2, Beginning(word_dropout=0.5))
     with torch.no_grad():
-        network.embedding.weight[1:] = torch.nan  # type: ignore[union-attr]
+        network.embedding.symbol.weight[1:] = torch.nan  # type: ignore[union-attr]
     rows = torch.full((1, 400), 3)
     scores = network.train()(rows, torch.ones(400, dtype=torch.long))
     assert 140 < scores.isfinite().all(1).sum() < 260

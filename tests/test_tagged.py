@@ -325,9 +325,7 @@ def test_a_few_broken_tags_are_said_and_many_are_refused(tmp_path: Path) -> None
     assert any(said in note and "read as conlleval reads them" in note for note in found.notes)
     assert found.train.tags[0] == ["O", "B-LOC", "I-LOC"]
     write(tmp_path / "train.conll", file_of([(words, ["B-PER", "I-LOC", tags[2]]) for words, tags in rows]))
-    with pytest.raises(
-        DataError, match=r"In line 2 of .*conll, the tag .* 40 such breaks in .*; mend the"
-    ):
+    with pytest.raises(DataError, match=r"In line 2 of .*conll, the tag .* 40 such breaks in .*; mend the"):
         split(tmp_path)
     write(tmp_path / "train.conll", file_of([*rows, (["a"], ["Bx"])]))
     with pytest.raises(DataError, match=r"the tag 'Bx' is none of BIO, where O, B-… or I-… was expected "):

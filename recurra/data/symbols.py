@@ -99,6 +99,10 @@ class Listed(Vocabulary):
         self.symbols = list(symbols)
         self._numbers = {symbol: number for number, symbol in enumerate(self.symbols, 1)}
 
+    def number(self, symbol: str) -> int:
+        """The number of one symbol; UNKNOWN if the vocabulary does not hold it."""
+        return self._numbers.get(symbol, UNKNOWN)
+
     def encode(self, text: str) -> NDArray[np.int64]:
         numbers = self._numbers
         return np.array([numbers.get(symbol, UNKNOWN) for symbol in self.split(text)], np.int64)
@@ -130,8 +134,16 @@ class Lexicon(Listed):
     @classmethod
     def of(cls, kind: str, texts: Iterable[str], least: int) -> "Lexicon":
         """All symbols that occur at least `least` times; the rarer ones are what the unknown symbol is learned from."""
+        return cls(kind, frequent(cls.counts(kind, texts), least))
+
+    @classmethod
+    def counts(cls, kind: str, texts: Iterable[str]) -> Counter[str]:
+        """How often each symbol occurs."""
         empty = cls(kind, [])
-        return cls(kind, frequent(Counter(symbol for text in texts for symbol in empty.split(text)), least))
+        found: Counter[str] = Counter()
+        for text in texts:
+            found.update(empty.split(text))
+        return found
 
     def split(self, text: str) -> list[str]:
         return words(text) if self.kind == "words" else list(text)

@@ -13,10 +13,11 @@ from msgspec import Meta
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from recurra.data.buckets import Buckets, padded
-from recurra.data.symbols import UNKNOWN
+from recurra.data.buckets import Buckets
+from recurra.data.subwords import Reader, Spelling, inputs
 from recurra.errors import InputError
 from recurra.regularise.values import dropout
+from recurra.tasks.embedding import SymbolEmbedding
 from recurra.tasks.encoders import EncoderSizes, encoder_of
 from recurra.tasks.initialisers import initialise
 from recurra.tasks.pooling import Pooling
@@ -45,12 +46,14 @@ class Beginning:
 
 
 class ClassificationNetwork(nn.Module):
-    """Symbols (T, B) and lengths (B,) to scores of the labels (B, K)."""
+    """Symbols (T, B), lengths (B,) and the spelling of the symbols to scores of the labels (B, K)."""
 
-    def __init__(self, sizes: Sizes, symbols: int, labels: int, beginning: Beginning = Beginning()) -> None:
+    def __init__(
+        self, sizes: Sizes, symbols: int, labels: int, beginning: Beginning = Beginning(), subwords: int | None = None
+    ) -> None:
         super().__init__()
-        self.symbols, self.dropout, self.word_dropout = symbols, beginning.dropout, beginning.word_dropout
-        self.embedding = nn.Embedding(symbols, sizes.embedding) if sizes.embedding else None
+        self.dropout = beginning.dropout
+        self.embedding = SymbolEmbedding(symbols, sizes.embedding, subwords, beginning.word_dropout)
         self.encoder = encoder_of(sizes, sizes.embedding or symbols, beginning.dropout, beginning.forget_bias)
         self.pooling = Pooling(sizes.pooling, self.encoder.width, 2 if sizes.bidirectional else 1)
         self.output = nn.Linear(self.encoder.width, labels)
@@ -73,26 +76,23 @@ class ClassificationNetwork(nn.Module):
             self(torch.zeros(1, 1, dtype=torch.long), torch.ones(1, dtype=torch.long))
         return max((v.error for v in seen if v.error is not None), default=None)
 
-    def forward(self, symbols: Tensor, lengths: Tensor) -> Tensor:
-        if self.training and self.word_dropout:
-            kept = dropout(torch.ones(*symbols.shape, 1), self.word_dropout)[..., 0]
-            symbols = symbols.masked_fill(kept == 0, UNKNOWN)
-        x = self.embedding(symbols) if self.embedding else F.one_hot(symbols, self.symbols).to(self.output.weight.dtype)
+    def forward(self, symbols: Tensor, lengths: Tensor, spelling: Spelling | None = None) -> Tensor:
+        x = self.embedding(symbols, spelling)
         y, lengths = self.encoder(dropout(x, self.dropout, self.training), lengths)
         scores: Tensor = self.output(dropout(self.pooling(y, lengths), self.dropout, self.training))
         return scores
 
 
 @torch.no_grad()
-def scores_of(network: ClassificationNetwork, sequences: list[NDArray[np.int64]]) -> Tensor:
-    """The scores (N, K) of sequences, read in batches of like length; in the order of the sequences."""
+def scores_of(network: ClassificationNetwork, reader: Reader, sequences: list[NDArray[np.int64]]) -> Tensor:
+    """The scores (N, K) of what the reader made of texts, in batches of like length; in the order of the texts."""
     was_training = network.training
     network.eval()
     buckets = Buckets(sequences, _BATCH, seed=0)
     scores = torch.empty(len(sequences), network.output.out_features)
     for index in range(buckets.batches):
         rows = buckets.rows(0, index)
-        scores[torch.from_numpy(rows)] = network(*padded([sequences[row] for row in rows]))
+        scores[torch.from_numpy(rows)] = network(*inputs(reader, [sequences[row] for row in rows]))
     network.train(was_training)
     return scores
 

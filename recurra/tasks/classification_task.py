@@ -6,9 +6,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from recurra.data.buckets import Buckets, padded
+from recurra.data.buckets import Buckets
 from recurra.data.keys import key
 from recurra.data.split import Splits
+from recurra.data.subwords import Reader, inputs, lexicon_of
 from recurra.data.symbols import Lexicon
 from recurra.tasks.classification import Beginning, ClassificationNetwork, Sizes, fitted_temperature, scores_of
 from recurra.tasks.classifier import Classifier, DataCard, Result, Settings, baseline_accuracies
@@ -24,7 +25,7 @@ class ClassificationTask(Task):
     def __init__(
         self,
         splits: Splits,
-        lexicon: Lexicon,
+        reader: Reader,
         buckets: Buckets,
         sizes: Sizes,
         beginning: Beginning,
@@ -33,22 +34,25 @@ class ClassificationTask(Task):
         settings: Settings,
         card: DataCard,
     ) -> None:
-        self._splits, self._buckets = splits, buckets
+        self._splits, self._reader, self._buckets = splits, reader, buckets
+        lexicon, subwords = lexicon_of(reader), None if isinstance(reader, Lexicon) else reader.subwords
         lessons = splits.lessons
         labels = sorted(set(lessons.labels))
         self._numbers = {label: number for number, label in enumerate(labels)}
         self._targets = self._encoded(lessons.labels)
-        self._kept = [lexicon.encode(text) for text in splits.validation.texts]
+        self._kept = [reader.encode(text) for text in splits.validation.texts]
         self._kept_targets = self._encoded(splits.validation.labels)
         counts = torch.bincount(self._targets, minlength=len(labels))
         self._weights = len(self._targets) / (len(labels) * counts) if balanced else None
         torch.manual_seed(key(seed, "weights"))
-        self.network = ClassificationNetwork(sizes, len(lexicon), len(labels), beginning)
+        self.network = ClassificationNetwork(
+            sizes, len(lexicon), len(labels), beginning, None if subwords is None else len(subwords)
+        )
         self.network.compute_in(str(settings.get("precision", "fp32")))
-        self.model = Classifier(self.network, sizes, lexicon, labels, settings=settings, data=card)
+        self.model = Classifier(self.network, sizes, lexicon, labels, settings=settings, data=card, subwords=subwords)
         self.baselines = {}
         padding = f"{100 * buckets.padding(0):.1f} % of a step is padding."
-        self.notes = (*splits.notes, f"{len(labels)} labels, {len(lexicon.symbols):,} {lexicon.kind}; {padding}")
+        self.notes = (*splits.notes, f"{len(labels)} labels, {self.model.known}; {padding}")
 
     def _encoded(self, labels: list[str]) -> Tensor:
         return torch.tensor([self._numbers[label] for label in labels])
@@ -70,12 +74,12 @@ class ClassificationTask(Task):
         self._scores(self._buckets.rows(epoch, index))
 
     def _scores(self, rows: NDArray[np.int64]) -> Tensor:
-        scores: Tensor = self.network(*padded([self._buckets.sequences[row] for row in rows]))
+        scores: Tensor = self.network(*inputs(self._reader, [self._buckets.sequences[row] for row in rows]))
         return scores
 
     def validate(self) -> float:
         """Accuracy on the validation rows, by which the temperature of the probabilities is fitted anew."""
-        scores = scores_of(self.network, self._kept)
+        scores = scores_of(self.network, self._reader, self._kept)
         if scores.isfinite().all():
             self.model.temperature = fitted_temperature(scores, self._kept_targets)
         return float((scores.argmax(1) == self._kept_targets).double().mean())

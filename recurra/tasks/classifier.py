@@ -14,6 +14,7 @@ from recurra.cells.by_name import NAMES, check_named
 from recurra.data.columns import Labelled
 from recurra.data.parts import parts_of
 from recurra.data.split import Splits, read_rows, read_splits
+from recurra.data.subwords import Dictionary, Subwords
 from recurra.data.symbols import KINDS, Lexicon
 from recurra.errors import DataError, FileError, InputError, kind_of
 from recurra.tasks.classification import ClassificationNetwork, Sizes, scores_of
@@ -63,6 +64,7 @@ class _Record(msgspec.Struct, frozen=True):
     settings: Settings
     data: DataCard | None
     result: Result | None
+    subwords: list[str] | None = None
 
 
 class Classifier(Model):
@@ -84,8 +86,10 @@ class Classifier(Model):
         settings: Settings | None = None,
         data: DataCard | None = None,
         result: Result | None = None,
+        subwords: Subwords | None = None,
     ) -> None:
         self.network, self.sizes, self.lexicon, self.labels = network, sizes, lexicon, labels
+        self.subwords = subwords  # n-grams of words; None where words are read whole, or characters
         self.temperature = temperature  # of the probabilities; fitted on the validation rows
         self.settings, self.data, self.result = settings or {}, data, result
 
@@ -102,7 +106,13 @@ class Classifier(Model):
             "bag": "bag-of-symbols perceptron",
         }
         layers = f"{sizes.layers} {kind[sizes.encoder]} layer{'s' if sizes.layers > 1 else ''} of {sizes.hidden} units"
-        return f"{layers}, {sizes.pooling} pooling, {len(self.lexicon.symbols):,} {self.lexicon.kind}"
+        return f"{layers}, {sizes.pooling} pooling, {self.known}"
+
+    @property
+    def known(self) -> str:
+        """How many symbols it knows: "7,203 words and 12,034 n-grams of them"."""
+        grams = f" and {len(self.subwords):,} n-grams of them" if self.subwords else ""
+        return f"{len(self.lexicon.symbols):,} {self.lexicon.kind}{grams}"
 
     def compute_in(self, precision: str) -> None:
         self.network.compute_in(precision)
@@ -131,7 +141,8 @@ class Classifier(Model):
 
     def _probabilities(self, texts: str | Iterable[str]) -> Tensor:
         checked = _texts(texts)
-        scores = scores_of(self.network, [self.lexicon.encode(text) for text in checked])
+        reader = Dictionary(self.lexicon, self.subwords) if self.subwords else self.lexicon
+        scores = scores_of(self.network, reader, [reader.encode(text) for text in checked])
         return (scores / self.temperature).softmax(1)
 
     # ----------------------------------------------------------------------------------------------------- measuring
@@ -189,7 +200,7 @@ class Classifier(Model):
     def folder(self) -> tuple[dict[str, object], dict[str, bytes]]:
         record = _Record(
             self.task, self.sizes, self.lexicon.kind, self.lexicon.symbols, self.labels, self.temperature,
-            self.settings, self.data, self.result,
+            self.settings, self.data, self.result, self.subwords.grams if self.subwords else None,
         )  # fmt: skip
         return msgspec.to_builtins(record), {
             "model.safetensors": files.pack(self.network.state_dict()),
@@ -203,13 +214,13 @@ class Classifier(Model):
         lexicon = Lexicon(record.symbol_kind, record.symbols)
         tensors = files.unpack(folder, "model.safetensors")
         network = _empty(folder, record)
-        files.check_shapes(folder, network.state_dict(), tensors, "'sizes', 'symbols' and 'labels'")
+        files.check_shapes(folder, network.state_dict(), tensors, "'sizes', 'symbols', 'subwords' and 'labels'")
         network.load_state_dict(tensors, assign=True)
         network.eval()
         network.compute_in(trained_precision(folder, record.settings))
         return cls(
             network, record.sizes, lexicon, record.labels, record.temperature, record.settings, record.data,
-            record.result,
+            record.result, subwords=None if record.subwords is None else Subwords(record.subwords),
         )  # fmt: skip
 
     def card(self) -> str:
@@ -276,7 +287,11 @@ def _texts(texts: str | Iterable[str]) -> list[str]:
 
 
 def _check_lists(folder: files.Folder, record: _Record) -> None:
-    for name, values, least in (("symbols", record.symbols, 0), ("labels", record.labels, 2)):
+    for name, values, least in (
+        ("symbols", record.symbols, 0),
+        ("labels", record.labels, 2),
+        ("subwords", record.subwords or [], 0),
+    ):
         if len(set(values)) != len(values) or len(values) < least:
             raise FileError(f"{folder.manifest}: field '{name}' has a value twice, or fewer than {least} values.")
     if record.symbol_kind not in KINDS:
@@ -287,10 +302,11 @@ def _check_lists(folder: files.Folder, record: _Record) -> None:
 
 def _empty(folder: files.Folder, record: _Record) -> ClassificationNetwork:
     """A network of these sizes without memory for its weights: a wrong size in a file must not fill the memory."""
+    subwords = None if record.subwords is None else len(record.subwords)
     if record.sizes.cell is not None:
         check_named(record.sizes.cell)
     try:
         with torch.device("meta"):
-            return ClassificationNetwork(record.sizes, 1 + len(record.symbols), len(record.labels))
+            return ClassificationNetwork(record.sizes, 1 + len(record.symbols), len(record.labels), subwords=subwords)
     except (ValueError, RuntimeError, TypeError, OverflowError, KeyError, AssertionError) as error:
         raise FileError(f"{folder.manifest}: field 'sizes' names no network that can be built: {error}.") from None

@@ -138,4 +138,3 @@ class Scorer(ABC):
         warn_of_unknown(self.vocabulary, texts, "The candidates have", 2)
         scores = iter(score(self.reader(), self.vocabulary, texts))
         return [ranking(group, [next(scores) for _ in group.texts], weight) for group in listed]
-

@@ -76,6 +76,4 @@ def warn_of_unknown(vocabulary: Vocabulary, texts: Iterable[str], whose: str, st
         counts.update(vocabulary.unknown(text))
     if counts:
         shown = " ".join(repr(symbol) for symbol, _ in counts.most_common(8)) + (" …" if len(counts) > 8 else "")
-        warnings.warn(
-            f"{whose} {shown}, which the model does not know: read as unknown.", stacklevel=stacklevel + 1
-        )
+        warnings.warn(f"{whose} {shown}, which the model does not know: read as unknown.", stacklevel=stacklevel + 1)

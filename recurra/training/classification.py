@@ -14,7 +14,8 @@ from recurra.cells.elman import NONLINEARITIES
 from recurra.data.buckets import Buckets
 from recurra.data.parts import parts_of
 from recurra.data.split import Splits, check_shares, read_splits
-from recurra.data.symbols import Lexicon, found_kind
+from recurra.data.subwords import Dictionary, Reader, Subwords, lexicon_of
+from recurra.data.symbols import Lexicon, found_kind, frequent
 from recurra.data.table import Table, table_of_memory
 from recurra.errors import InputError
 from recurra.tasks.classification import Beginning, ClassificationNetwork, Sizes
@@ -62,6 +63,7 @@ class ClassificationSetup(Setup):
         if wanted.symbols == "bpe":
             raise InputError("symbols='bpe' is of language models; give characters or words, or leave it out.")
         check_encoder(wanted)
+        _check_subwords(wanted, wanted.symbols or found_kind(train.texts))
         encoder = wanted.encoder or "recurrent"
         kind = wanted.symbols or found_kind(train.texts)
         full = filled(
@@ -77,6 +79,7 @@ class ClassificationSetup(Setup):
             pooling="max" if encoder != "bag" else None,
             symbols=kind,
             min_count=2,
+            subwords=kind == "words" and wanted.embedding != 0,
             class_weights="equal",
             text=train.text,
             label=train.label,
@@ -87,7 +90,7 @@ class ClassificationSetup(Setup):
             batch=32,
             learning_rate=0.002 if encoder != "transformer" else 0.001,
         )
-        lexicon, buckets = self._prepared(full)
+        reader, buckets = self._prepared(full)
         epochs = wanted.epochs or _EPOCHS
         steps = wanted.steps or epochs * buckets.batches
         interval = wanted.eval_interval or max(1, min(steps, buckets.batches))
@@ -99,18 +102,20 @@ class ClassificationSetup(Setup):
             log_interval=max(1, min(interval, steps // 200)),
         )
         with torch.device("meta"):
-            network = ClassificationNetwork(_sizes(full), len(lexicon), len(set(train.labels)))
+            network = ClassificationNetwork(_sizes(full), len(lexicon_of(reader)), len(set(train.labels)))
         check_memory(network, f"hidden={full.hidden}, layers={full.layers} and embedding={full.embedding}")
         return msgspec.structs.replace(full, epochs=None)
 
-    def _prepared(self, full: Settings) -> tuple[Lexicon, Buckets]:
+    def _prepared(self, full: Settings) -> tuple[Reader, Buckets]:
         assert full.symbols and full.min_count and full.batch  # complete() has set them
         texts = self.splits.lessons.texts
-        lexicon = Lexicon.of(full.symbols, texts, full.min_count)
-        return lexicon, Buckets([lexicon.encode(text) for text in texts], full.batch, full.seed)
+        counts = Lexicon.counts(full.symbols, texts)
+        lexicon = Lexicon(full.symbols, frequent(counts, full.min_count))
+        reader = Dictionary(lexicon, Subwords.of(counts)) if full.subwords else lexicon
+        return reader, Buckets([reader.encode(text) for text in texts], full.batch, full.seed)
 
     def task(self, full: Settings) -> ClassificationTask:
-        lexicon, buckets = self._prepared(full)
+        reader, buckets = self._prepared(full)
         splits = self.splits
         parts = {
             "training": splits.train,
@@ -126,7 +131,7 @@ class ClassificationSetup(Setup):
         balanced = full.class_weights == "balanced"
         record = msgspec.to_builtins(full)
         return ClassificationTask(
-            splits, lexicon, buckets, _sizes(full), _beginning(full), balanced, full.seed, record, card
+            splits, reader, buckets, _sizes(full), _beginning(full), balanced, full.seed, record, card
         )
 
     def record(self, folder: Path) -> Data:
@@ -154,6 +159,14 @@ def _check_parts(folder: str | os.PathLike[str], wanted: Settings) -> None:
             f"validation={wanted.validation:g} says nothing to {os.fspath(folder)}, whose table for validation is "
             f"{table.name}; leave it out."
         )
+
+
+def _check_subwords(given: Settings, kind: str) -> None:
+    """Raises InputError for subwords of what has none."""
+    if given.subwords and kind == "characters":
+        raise InputError("subwords=True says nothing to symbols='characters'; leave it out, or choose symbols='words'.")
+    if given.subwords and given.embedding == 0:
+        raise InputError("subwords=True says nothing to embedding=0, one-hot vectors; leave one of them out.")
 
 
 def check_encoder(given: Settings) -> None:

@@ -40,6 +40,7 @@ TASKS_OF: dict[str, tuple[str, ...]] = {
     "normalisation": ("classification",),
     "initialiser": ("classification",),
     "forget_bias": ("classification",),
+    "subwords": ("classification",),
     "word_dropout": ("classification",),
     "pooling": ("classification",),
     "class_weights": ("classification",),
@@ -196,6 +197,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ] = None
     forget_bias: Annotated[
         float | None, Meta(description="What the bias of forget gates is at the start; 1 keeps them open. [1]")
+    ] = None
+    subwords: Annotated[
+        bool | None,
+        Meta(description="Whether a word is read by its n-grams of 3 and 4 characters too. [yes, of words]"),
     ] = None
     word_dropout: Annotated[
         Annotated[float, Meta(ge=0, lt=1)] | None,
