@@ -11,6 +11,7 @@ from recurra.data.keys import key
 from recurra.data.split import Splits
 from recurra.data.subwords import Reader, inputs, lexicon_of
 from recurra.data.symbols import Lexicon
+from recurra.data.vectors import Vectors
 from recurra.tasks.classification import Beginning, ClassificationNetwork, Sizes, fitted_temperature, scores_of
 from recurra.tasks.classifier import Classifier, DataCard, Result, Settings, baseline_accuracies
 from recurra.tasks.task import State, Task
@@ -33,6 +34,8 @@ class ClassificationTask(Task):
         seed: int,
         settings: Settings,
         card: DataCard,
+        vectors: Vectors | None = None,
+        notes: tuple[str, ...] = (),
     ) -> None:
         self._splits, self._reader, self._buckets = splits, reader, buckets
         lexicon, subwords = lexicon_of(reader), None if isinstance(reader, Lexicon) else reader.subwords
@@ -48,11 +51,13 @@ class ClassificationTask(Task):
         self.network = ClassificationNetwork(
             sizes, len(lexicon), len(labels), beginning, None if subwords is None else len(subwords)
         )
+        if vectors is not None:
+            self.network.embedding.begin_with([vectors.rows.get(word) for word in lexicon.symbols])
         self.network.compute_in(str(settings.get("precision", "fp32")))
         self.model = Classifier(self.network, sizes, lexicon, labels, settings=settings, data=card, subwords=subwords)
         self.baselines = {}
         padding = f"{100 * buckets.padding(0):.1f} % of a step is padding."
-        self.notes = (*splits.notes, f"{len(labels)} labels, {self.model.known}; {padding}")
+        self.notes = (*splits.notes, *notes, f"{len(labels)} labels, {self.model.known}; {padding}")
 
     def _encoded(self, labels: list[str]) -> Tensor:
         return torch.tensor([self._numbers[label] for label in labels])

@@ -1,7 +1,11 @@
 """Symbols to vectors: learned ones, those of the n-grams that a word is made of, or one-hot."""
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from recurra.data.subwords import Spelling
@@ -26,6 +30,16 @@ class SymbolEmbedding(nn.Module):
         if self.symbol is not None and self.grams is not None:
             nn.init.normal_(self.symbol.weight, std=_DEVIATION)
             nn.init.normal_(self.grams.weight, std=_DEVIATION)
+
+    @torch.no_grad()
+    def begin_with(self, vectors: Sequence[NDArray[np.float32] | None]) -> None:
+        """Gives symbols from number 1 on these vectors; those that have none get random ones of the same deviation."""
+        assert self.symbol is not None
+        found = [n for n, vector in enumerate(vectors, 1) if vector is not None]
+        if found:
+            given = torch.from_numpy(np.stack([vector for vector in vectors if vector is not None]))
+            self.symbol.weight.normal_(std=float(given.std(correction=0)))
+            self.symbol.weight[found] = given
 
     def forward(self, symbols: Tensor, spelling: Spelling | None = None) -> Tensor:
         """Numbers (T, B) -> (T, B, width)."""

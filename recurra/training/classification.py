@@ -11,18 +11,18 @@ import torch
 from recurra import files
 from recurra.cells.by_name import NAMES, takes
 from recurra.cells.elman import NONLINEARITIES
-from recurra.data.buckets import Buckets
 from recurra.data.parts import parts_of
 from recurra.data.split import Splits, check_shares, read_splits
-from recurra.data.subwords import Dictionary, Reader, Subwords, lexicon_of
-from recurra.data.symbols import Lexicon, found_kind, frequent
+from recurra.data.subwords import lexicon_of
+from recurra.data.symbols import found_kind
 from recurra.data.table import Table, table_of_memory
-from recurra.errors import InputError
+from recurra.errors import FileError, InputError
 from recurra.tasks.classification import Beginning, ClassificationNetwork, Sizes
 from recurra.tasks.classification_task import ClassificationTask
 from recurra.tasks.classifier import DataCard
 from recurra.tasks.encoders import USES
-from recurra.training.config import Config, Data
+from recurra.training.config import CONFIG, Config, Data
+from recurra.training.reading import Reading, absolute, reading
 from recurra.training.settings import Settings, filled
 from recurra.training.setup import Setup, check_memory, check_unchanged
 
@@ -36,6 +36,7 @@ class ClassificationSetup(Setup):
 
     def __init__(self, splits: Splits, path: str | None, table: Table | None) -> None:
         self.splits, self.path, self.table, self.name = splits, path, table, splits.name
+        self._read: tuple[object, Reading] | None = None
 
     @classmethod
     def of(cls, data: Any, wanted: Settings) -> "ClassificationSetup":
@@ -56,18 +57,33 @@ class ClassificationSetup(Setup):
         place = folder / _COPY if path == _COPY else Path(path)
         splits = read_splits(place, full.text, full.label, full.validation, full.test or 0.0, full.seed, full.extra)
         check_unchanged(path, splits.sha256, folder, config)
-        return cls(dataclasses.replace(splits, name=config.data.name), path, None)
+        setup = cls(dataclasses.replace(splits, name=config.data.name), path, None)
+        vectors = setup._reading(full).vectors
+        if vectors is not None and vectors.sha256 != config.data.vectors:
+            raise FileError(
+                f"{vectors.name} has changed since the run began: its sha256 is {vectors.sha256[:16]}… but field "
+                f"'data.vectors' of {folder / CONFIG} says {(config.data.vectors or 'nothing')[:16]}…; put it back or "
+                "train again."
+            )
+        return setup
 
     def complete(self, wanted: Settings) -> Settings:
         train = self.splits.train
         if wanted.symbols == "bpe":
             raise InputError("symbols='bpe' is of language models; give characters or words, or leave it out.")
         check_encoder(wanted)
-        _check_subwords(wanted, wanted.symbols or found_kind(train.texts))
-        encoder = wanted.encoder or "recurrent"
-        kind = wanted.symbols or found_kind(train.texts)
+        encoder, kind = wanted.encoder or "recurrent", wanted.symbols or found_kind(train.texts)
+        _check_subwords(wanted, kind)
+        with_symbols = filled(
+            msgspec.structs.replace(wanted, extra=absolute(wanted.extra), vectors=absolute(wanted.vectors)),
+            symbols=kind,
+            min_count=2,
+            subwords=kind == "words" and wanted.embedding != 0 and wanted.vectors is None,
+            batch=32,
+        )
+        read = self._reading(with_symbols)
         full = filled(
-            wanted,
+            with_symbols,
             encoder=encoder,
             cell="lstm" if encoder == "recurrent" else None,
             bidirectional=True if encoder == "recurrent" else None,
@@ -77,23 +93,18 @@ class ClassificationSetup(Setup):
             forget_bias=1.0 if encoder == "recurrent" and takes(wanted.cell or "lstm", "forget_bias") else None,
             word_dropout=0.0,
             pooling="max" if encoder != "bag" else None,
-            symbols=kind,
-            min_count=2,
-            subwords=kind == "words" and wanted.embedding != 0,
             class_weights="equal",
             text=train.text,
             label=train.label,
             test=None if self.path is not None and _is_folder(self.path) else _TEST,
             hidden=128,
-            embedding=128,
+            embedding=128 if read.vectors is None else read.vectors.width,
             dropout=0.5 if encoder != "transformer" else 0.2,
-            batch=32,
             learning_rate=0.002 if encoder != "transformer" else 0.001,
         )
-        reader, buckets = self._prepared(full)
         epochs = wanted.epochs or _EPOCHS
-        steps = wanted.steps or epochs * buckets.batches
-        interval = wanted.eval_interval or max(1, min(steps, buckets.batches))
+        steps = wanted.steps or epochs * read.buckets.batches
+        interval = wanted.eval_interval or max(1, min(steps, read.buckets.batches))
         full = filled(
             full,
             steps=steps,
@@ -102,21 +113,19 @@ class ClassificationSetup(Setup):
             log_interval=max(1, min(interval, steps // 200)),
         )
         with torch.device("meta"):
-            network = ClassificationNetwork(_sizes(full), len(lexicon_of(reader)), len(set(train.labels)))
+            network = ClassificationNetwork(_sizes(full), len(lexicon_of(read.reader)), len(set(train.labels)))
         check_memory(network, f"hidden={full.hidden}, layers={full.layers} and embedding={full.embedding}")
         return msgspec.structs.replace(full, epochs=None)
 
-    def _prepared(self, full: Settings) -> tuple[Reader, Buckets]:
-        assert full.symbols and full.min_count and full.batch  # complete() has set them
-        texts = self.splits.lessons.texts
-        counts = Lexicon.counts(full.symbols, texts)
-        lexicon = Lexicon(full.symbols, frequent(counts, full.min_count))
-        reader = Dictionary(lexicon, Subwords.of(counts)) if full.subwords else lexicon
-        return reader, Buckets([reader.encode(text) for text in texts], full.batch, full.seed)
+    def _reading(self, full: Settings) -> Reading:
+        """Made once for the same settings."""
+        wanted = (full.symbols, full.min_count, full.subwords, full.vectors, full.batch, full.seed)
+        if self._read is None or self._read[0] != wanted:
+            self._read = (wanted, reading(self.splits.lessons.texts, full))
+        return self._read[1]
 
     def task(self, full: Settings) -> ClassificationTask:
-        reader, buckets = self._prepared(full)
-        splits = self.splits
+        read, splits = self._reading(full), self.splits
         parts = {
             "training": splits.train,
             "training beside": splits.extra,
@@ -131,15 +140,18 @@ class ClassificationSetup(Setup):
         balanced = full.class_weights == "balanced"
         record = msgspec.to_builtins(full)
         return ClassificationTask(
-            splits, reader, buckets, _sizes(full), _beginning(full), balanced, full.seed, record, card
-        )
+            splits, read.reader, read.buckets, _sizes(full), _beginning(full), balanced, full.seed, record, card,
+            read.vectors, read.notes,
+        )  # fmt: skip
 
     def record(self, folder: Path) -> Data:
         if self.table is not None:
             files.replace_file(folder / _COPY, _lines(self.table))
         splits = self.splits
         rows = sum(len(part) for part in (splits.train, splits.extra, splits.validation, splits.test) if part)
-        return Data(self.path or _COPY, splits.name, splits.sha256, rows=rows)
+        vectors = self._read[1].vectors if self._read else None
+        digest = vectors.sha256 if vectors else None
+        return Data(self.path or _COPY, splits.name, splits.sha256, rows=rows, vectors=digest)
 
 
 def _is_folder(data: Any) -> bool:

@@ -23,6 +23,7 @@ class Data(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sha256: str
     characters: int | None = None  # of a text
     rows: int | None = None  # of a table
+    vectors: str | None = None  # digest of the file of word vectors
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

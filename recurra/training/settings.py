@@ -41,6 +41,7 @@ TASKS_OF: dict[str, tuple[str, ...]] = {
     "initialiser": ("classification",),
     "forget_bias": ("classification",),
     "subwords": ("classification",),
+    "vectors": ("classification",),
     "word_dropout": ("classification",),
     "pooling": ("classification",),
     "class_weights": ("classification",),
@@ -200,7 +201,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ] = None
     subwords: Annotated[
         bool | None,
-        Meta(description="Whether a word is read by its n-grams of 3 and 4 characters too. [yes, of words]"),
+        Meta(
+            description="Whether words are read by their n-grams of characters too. [yes, where vectors are not given]"
+        ),
+    ] = None
+    vectors: Annotated[
+        str | None,
+        Meta(description="Word vectors to begin with: a text file of word2vec or GloVe, .gz too. [none]"),
     ] = None
     word_dropout: Annotated[
         Annotated[float, Meta(ge=0, lt=1)] | None,
