@@ -97,10 +97,10 @@ def test_what_cannot_be_used_is_one_sentence(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (3, "data is an int; give a path, a list of"),
+        (3, "data is an int; give a path, a list or"),
         ([], "data has no rows"),
         (["x"], r"data\[0\] is a str; each row is a pair"),
-        ([("x", "1"), ("y",)], r"data\[1\] is a tuple; each row is a pair"),
+        ([("x", "1"), ("y",)], r"data\[1\] is a tuple of 1; each row is a pair"),
     ],
 )
 def test_rows_that_are_none(data: Any, message: str) -> None:

@@ -7,7 +7,7 @@ would be judged on what it has learned by heart.
 import hashlib
 import os
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import numpy as np
 from recurra.data.columns import Labelled, joined, labelled
 from recurra.data.extra import phrases_of, read_extra
 from recurra.data.keys import key
+from recurra.data.memory import is_frame, is_text_list
 from recurra.data.parts import parts_of
 from recurra.data.table import Table, table_of_memory
 from recurra.data.trees import is_labelled_file, is_trees, read_labelled
@@ -51,7 +52,8 @@ def is_labelled(data: Any) -> bool:
     """Whether data is taken for labelled texts: a table, a folder with a table for training, or rows in memory."""
     if isinstance(data, (str, os.PathLike)):
         return is_labelled_file(data) or (Path(data).is_dir() and "train" in parts_of(data))
-    return hasattr(data, "columns") or isinstance(data, (list, tuple))
+    rows = is_frame(data) or isinstance(data, Mapping | Sequence) or hasattr(data, "__array__")
+    return rows and not is_text_list(data)
 
 
 def read_splits(

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import msgspec
 
 from recurra.data.gz import unpacked
+from recurra.data.memory import items, records_of
 from recurra.data.parquet import read_parquet
 from recurra.data.text import read_bytes
 from recurra.errors import DataError, InputError, kind_of
@@ -53,20 +54,21 @@ def read_table(path: str | os.PathLike[str]) -> Table:
 
 
 def table_of_memory(data: Any) -> Table:
-    """A table of a DataFrame, of a list of pairs (text, label), or of a list of dictionaries. Raises InputError."""
+    """A table of rows in memory: a DataFrame, a list or array of pairs (text, label), a list of dictionaries, or a
+    dictionary of columns. Raises InputError."""
     name = "data"
-    if hasattr(data, "columns") and hasattr(data, "to_dict"):  # a DataFrame, of pandas and of what follows it
-        names = [str(column) for column in data.columns]
-        columns = [[_text_of(v) for v in data[column].tolist()] for column in data.columns]
-        return _whole(Table(name, [list(row) for row in zip(*columns)], list(range(len(data))), names))
-    if not isinstance(data, Sequence) or isinstance(data, (str, bytes)):
-        raise InputError(f"data is {kind_of(data)}; give a path, a list of (text, label) pairs, or a DataFrame.")
-    if data and all(isinstance(row, Mapping) for row in data):
-        return _whole(table_of_records(name, data))
-    for place, row in enumerate(data):
-        if isinstance(row, str) or not isinstance(row, Sequence) or len(row) != 2:
-            raise InputError(f"data[{place}] is {kind_of(row)}; each row is a pair (text, label), or a dictionary.")
-    rows = [[_text_of(value) for value in row] for row in data]
+    records = records_of(data)
+    if records is not None:
+        return _whole(table_of_records(name, records))
+    given = items(data, name, "a path, a list or an array of (text, label) pairs or of dictionaries, or a DataFrame")
+    for place, row in enumerate(given):
+        if isinstance(row, str) or not (isinstance(row, Sequence) or hasattr(row, "__array__")) or len(row) != 2:
+            size = f" of {len(row)}" if isinstance(row, Sequence) and not isinstance(row, str) else ""
+            columns = "; two columns are given as list(zip(texts, labels))" if size and len(given) == 2 else ""
+            raise InputError(
+                f"data[{place}] is {kind_of(row)}{size}; each row is a pair (text, label), or a dictionary{columns}."
+            )
+    rows = [[_text_of(value) for value in row] for row in given]
     return _whole(Table(name, rows, list(range(len(rows))), ["text", "label"]))
 
 

@@ -1,7 +1,7 @@
 """A trained classifier of texts: it predicts, it is measured beside the simple models, it is a folder of plain data."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from recurra import files
 from recurra.cells.by_name import NAMES, check_named
 from recurra.data.columns import Labelled
+from recurra.data.memory import items
 from recurra.data.parts import parts_of
 from recurra.data.split import Splits, read_rows, read_splits
 from recurra.data.subwords import Dictionary, Subwords
@@ -275,7 +276,9 @@ def _table_of(data: Any) -> Any:
 
 
 def _texts(texts: str | Iterable[str]) -> list[str]:
-    listed = [texts] if isinstance(texts, str) else list(texts)
+    if isinstance(texts, str):
+        texts = [texts]
+    listed = list(texts) if isinstance(texts, Iterator) else items(texts, "texts", "a string, or a list of strings")
     for place, text in enumerate(listed):
         if not isinstance(text, str):
             raise InputError(f"texts[{place}] is {kind_of(text)}; give a string, or a list of strings.")

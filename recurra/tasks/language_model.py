@@ -1,10 +1,9 @@
 """A trained language model: it writes, it is measured beside n-gram models, and it is a folder of plain data."""
 
-import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import msgspec
 import numpy as np
@@ -15,9 +14,11 @@ from recurra import files
 from recurra.data import vocabulary as vocabularies
 from recurra.data.corpus import Corpus, corpus_of, read_corpus
 from recurra.data.demo import DEMO, demo_text
+from recurra.data.documents import documents_of_memory
+from recurra.data.memory import in_memory
 from recurra.data.symbols import END, UNKNOWN, Kind, Vocabulary
 from recurra.data.text import Source, Text
-from recurra.errors import DataError, FileError, InputError, kind_of
+from recurra.errors import DataError, FileError
 from recurra.tasks.decoding import Decoder, check_length, check_prompt
 from recurra.tasks.evaluation import MEASURES, NOUNS, Evaluation, bits_per_character, counted, verdict
 from recurra.tasks.language import LanguageNetwork, Sizes, State
@@ -213,8 +214,8 @@ class LanguageModel(Scorer, Model):
         """The same in bits, all together, over its characters after that symbol."""
         return bits_per_character(self.loss(text), *counted(self.vocabulary, text))
 
-    def evaluate(self, data: str | os.PathLike[str] | Text | Corpus) -> Evaluation:
-        """Measures the model on a text (a path, a folder, `demo`, a Text) beside unigram, 3-gram and 5-gram models.
+    def evaluate(self, data: Any) -> Evaluation:
+        """Measures the model on a text (a path, a folder, `demo`, a Text, documents) beside three n-gram models.
 
         Of a folder its test part is measured. Of the text it was trained on only the part kept for the test, or for
         validation where there is none, is measured, and the result says so. The n-gram models count the training text;
@@ -330,17 +331,17 @@ _LIMITS = (
 )
 
 
-def as_corpus(data: str | os.PathLike[str] | Text | Corpus, column: str | None = None) -> Corpus:
+def as_corpus(data: Any, column: str | None = None) -> Corpus:
     """From what a person gave: a path of a text, of documents or of a folder of them, the word `demo` (when no file has
-    that name), or a Text."""
+    that name), a Text, or documents in memory."""
     if isinstance(data, Corpus):
         return data
     if isinstance(data, Text):
         return corpus_of(data)
-    if data == DEMO and not Path(DEMO).exists():
+    if isinstance(data, str) and data == DEMO and not Path(DEMO).exists():
         return corpus_of(demo_text())
-    if not isinstance(data, (str, os.PathLike)):
-        raise InputError(f"data is {kind_of(data)}; give the path of a text file, the word {DEMO}, or a Text.")
+    if in_memory(data):
+        return corpus_of(*documents_of_memory(data, column))
     return read_corpus(data, column)
 
 

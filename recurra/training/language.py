@@ -10,8 +10,8 @@ import msgspec
 from recurra import files
 from recurra.data.corpus import Corpus
 from recurra.data.demo import DEMO
+from recurra.data.memory import in_memory
 from recurra.data.symbols import Vocabulary
-from recurra.data.text import Text
 from recurra.data.vocabulary import BPE_SYMBOLS, learned
 from recurra.errors import DataError, InputError
 from recurra.tasks.language import LanguageNetwork, Sizes
@@ -27,7 +27,7 @@ _COPY = "data.txt"  # in the run folder, when the text came from no file
 
 
 class LanguageSetup(Setup):
-    """A text, or texts in parts, and the path they came from; None for a Text of the caller's own."""
+    """A text, or texts in parts, and the path they came from; None for a text of the caller's own."""
 
     def __init__(self, corpus: Corpus, path: str | None) -> None:
         self.corpus, self.path, self.name = corpus, path, corpus.name
@@ -45,7 +45,7 @@ class LanguageSetup(Setup):
                 f"validation={wanted.validation:g} says nothing to {corpus.name}, which has a text for validation; "
                 "leave it out."
             )
-        if isinstance(data, Text):
+        if in_memory(data):
             return cls(corpus, None)
         return cls(corpus, DEMO if corpus.name == DEMO else str(Path(os.fspath(data)).absolute()))
 

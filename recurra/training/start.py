@@ -45,9 +45,11 @@ def train(
 ) -> Run:
     """Trains a model on a file and writes a run folder.
 
-    data: of the task `language` the path of a UTF-8 text file, the word `demo`, or a Text; of `classification` the path
-    of a table (.csv, .tsv, .jsonl, .parquet), of a folder of tables named train, dev and test, a list of pairs (text,
-    label), or a DataFrame. task: None takes tables for classification, all else for language, and says so.
+    data: of the task `language` the path of a UTF-8 text file, the word `demo`, a Text, or documents: a list, an array
+    or a Series of texts; of `classification` the path of a table (.csv, .tsv, .jsonl, .parquet), of a folder of tables
+    named train, dev and test, a list or an array of pairs (text, label), a list of dictionaries, a dictionary of
+    columns, or a DataFrame. A path is a string or a Path.
+    task: None takes tables for classification, all else for language, and says so.
     out: the run folder, which must not exist yet; by default `runs/NAME-DATE-TIME`. observer: who watches; by default a
     line a validation on stderr when that is a terminal. All other arguments are settings, listed with their help by
     `recurra.training.settings.describe()`; `cell` may also be a class of your own, derived from `recurra.Cell`, which
