@@ -8,6 +8,7 @@ from recurra.errors import InputError
 _WORD = re.compile(r"\w+(?:['’]\w+)*|['’]\w+|[^\w\s]")
 _STANDING = re.compile(r"[\n\x03]|[^\s\x03]+")
 _CHINESE = re.compile(r"[\u3400-\u9fff\uf900-\ufaff\U00020000-\U000323af]")
+_KANA = re.compile(r"[\u3041-\u3096\u30a1-\u30fa]")
 _WIDE = re.compile(r"[\u3000-\u303f\u3400-\u9fff\uf900-\ufaff\uff00-\uffef\U00020000-\U000323af]")  # and its marks
 
 
@@ -44,6 +45,14 @@ def has_blanks(texts: Iterable[str]) -> bool:
         characters += len(text)
         blanks += sum(map(str.isspace, text))
     return 12 * blanks >= characters
+
+
+def is_chinese(symbols: Iterable[str]) -> bool:
+    """Whether different symbols are mostly those of Chinese: half of them have its characters, and no kana is there."""
+    listed = list(symbols)
+    if any(_KANA.search(symbol) for symbol in listed):
+        return False
+    return 2 * sum(bool(_CHINESE.search(symbol)) for symbol in listed) > len(listed)
 
 
 def _cut(text: str) -> list[str]:

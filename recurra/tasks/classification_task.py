@@ -12,8 +12,11 @@ from recurra.data.split import Splits
 from recurra.data.subwords import Reader, inputs, lexicon_of
 from recurra.data.symbols import Lexicon
 from recurra.data.vectors import Vectors
+from recurra.report.blocks import Section
 from recurra.tasks.classification import Beginning, ClassificationNetwork, Sizes, fitted_temperature, scores_of
 from recurra.tasks.classifier import Classifier, DataCard, Result, Settings, baseline_accuracies
+from recurra.tasks.classifier_sections import sections
+from recurra.tasks.model import Model
 from recurra.tasks.task import State, Task
 
 
@@ -92,6 +95,10 @@ class ClassificationTask(Task):
     def measure_baselines(self) -> dict[str, float]:
         self.baselines = baseline_accuracies(self._splits.lessons, self._splits.validation)
         return self.baselines
+
+    def sections(self, model: Model) -> list[Section]:
+        assert isinstance(model, Classifier)
+        return sections(model, self._splits.validation, self._kept_targets, torch.get_num_threads())
 
     def note(self, step: int, value: float | None) -> None:
         self.model.result = Result(step, value, self.baselines)

@@ -18,8 +18,10 @@ from recurra.data.split import Splits, read_rows, read_splits
 from recurra.data.subwords import Dictionary, Subwords
 from recurra.data.symbols import KINDS, Lexicon
 from recurra.errors import DataError, FileError, InputError, kind_of
+from recurra.report.blocks import About
 from recurra.tasks.classification import ClassificationNetwork, Sizes, scores_of
 from recurra.tasks.classifier_report import ACCURACY, Classification, accuracy, report
+from recurra.tasks.classifier_sections import about
 from recurra.tasks.linear import LinearModel, majority
 from recurra.tasks.measure import Measure, verdict
 from recurra.tasks.model import Model, trained_precision
@@ -76,6 +78,7 @@ class Classifier(Model):
     unit: ClassVar[str] = "symbols"
     unit_short: ClassVar[str] = "symbols"
     network: ClassificationNetwork
+    result: Result | None
 
     def __init__(
         self,
@@ -114,6 +117,9 @@ class Classifier(Model):
         """How many symbols it knows: "7,203 words and 12,034 n-grams of them"."""
         grams = f" and {len(self.subwords):,} n-grams of them" if self.subwords else ""
         return f"{len(self.lexicon.symbols):,} {self.lexicon.kind}{grams}"
+
+    def about(self) -> About:
+        return about(self)
 
     def compute_in(self, precision: str) -> None:
         self.network.compute_in(precision)

@@ -19,10 +19,12 @@ from recurra.data.memory import in_memory
 from recurra.data.symbols import END, UNKNOWN, Kind, Vocabulary
 from recurra.data.text import Source, Text
 from recurra.errors import DataError, FileError
+from recurra.report.blocks import About
 from recurra.tasks.decoding import Decoder, check_length, check_prompt
 from recurra.tasks.evaluation import MEASURES, NOUNS, Evaluation, bits_per_character, counted, verdict
 from recurra.tasks.language import LanguageNetwork, Sizes, State
 from recurra.tasks.language import measure as measure_loss
+from recurra.tasks.language_sections import about
 from recurra.tasks.measure import Measure
 from recurra.tasks.model import Model, trained_precision
 from recurra.tasks.ngram import NGram
@@ -85,6 +87,7 @@ class LanguageModel(Scorer, Model):
 
     task: ClassVar[str] = "language"
     network: LanguageNetwork
+    result: Result | None
 
     def __init__(
         self,
@@ -116,6 +119,9 @@ class LanguageModel(Scorer, Model):
     def description(self) -> str:
         sizes = self.sizes
         return f"{sizes.layers} {sizes.cell.upper()} layer{'s' if sizes.layers > 1 else ''} of {sizes.hidden} units"
+
+    def about(self) -> About:
+        return about(self)
 
     def compute_in(self, precision: str) -> None:
         self.network.compute_in(precision)

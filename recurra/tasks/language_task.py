@@ -8,8 +8,11 @@ from recurra.data.keys import key
 from recurra.data.numbers import encoded
 from recurra.data.stream import Stream
 from recurra.data.symbols import Vocabulary
+from recurra.report.blocks import Section
 from recurra.tasks.language import LanguageNetwork, Sizes, State, measure
 from recurra.tasks.language_model import DataCard, LanguageModel, Result, Settings, baseline_models
+from recurra.tasks.language_sections import sections
+from recurra.tasks.model import Model
 from recurra.tasks.task import Task
 
 _VALIDATION_CHARACTERS = 100_000  # validations while training read at most so many characters of the end of a text,
@@ -81,6 +84,10 @@ class LanguageTask(Task):
         models = baseline_models(self._training_text, self.model.vocabulary)
         self.baselines = {name: self._figure(model.loss(self._kept)) for name, model in models.items()}
         return self.baselines
+
+    def sections(self, model: Model) -> list[Section]:
+        assert isinstance(model, LanguageModel)
+        return sections(model, self._kept, torch.get_num_threads())
 
     def _figure(self, nats: float) -> float:
         return self.measure.of(nats) or 0.0

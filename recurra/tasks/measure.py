@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+MODEL = "the model"  # its name among those of the baselines
+
 
 @dataclass(frozen=True)
 class Measure:
@@ -40,16 +42,21 @@ def verdict(value: float, baselines: dict[str, float], measure: Measure) -> str:
     """Who is ahead, the model or one of the baselines, with everyone's figure; equal figures are level."""
     if not baselines:
         return f"The model has {measure.say(value)}; there is no baseline to compare it with."
-    digits = 4 if measure.share else 3
-    figures = {name: round(each, digits) + 0.0 for name, each in {"the model": value, **baselines}.items()}  # no -0.000
-    first = min(figures.values()) if measure.lower_is_better else max(figures.values())
-    *more, last = [_the(name) for name, each in figures.items() if each == first]
+    ordered = standing(value, baselines, measure)
+    first = ordered[0][1]
+    *more, last = [_the(name) for name, each in ordered if each == first]
     leading = f"{', '.join(more)} and {last}" if more else last
-    ordered = sorted(figures.items(), key=lambda row: row[1], reverse=not measure.lower_is_better)
     others = ", ".join(f"{name} {measure.figure(each)}" for name, each in ordered if each != first)
     behind = f"; behind {'them' if more else 'it'} {others}" if others else ""
     ahead = "are level" if more else "is ahead"
     return f"{leading[0].upper()}{leading[1:]} {ahead} with {measure.say(first)}{behind}."
+
+
+def standing(value: float, baselines: dict[str, float], measure: Measure) -> list[tuple[str, float]]:
+    """The model and the baselines with their figures, rounded as they are shown, the best first."""
+    digits = 4 if measure.share else 3
+    figures = {name: round(each, digits) + 0.0 for name, each in {MODEL: value, **baselines}.items()}  # no -0.000
+    return sorted(figures.items(), key=lambda row: row[1], reverse=not measure.lower_is_better)
 
 
 def _the(name: str) -> str:

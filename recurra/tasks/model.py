@@ -5,7 +5,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 from torch import nn
 
@@ -14,12 +14,24 @@ from recurra.cell import Cell
 from recurra.cells.by_name import own_cells
 from recurra.errors import FileError, InputError
 from recurra.machine.precision import NAMES
+from recurra.report.blocks import About
+from recurra.report.words import Both
 from recurra.tasks.measure import Measure
+from recurra.tasks.terms import term
 
 TASKS = {
     "language": ("recurra.tasks.language_model", "LanguageModel"),
     "classification": ("recurra.tasks.classifier", "Classifier"),
 }  # name of the task: module and class of its model
+
+
+class Reached(Protocol):
+    """What training reached on the validation data."""
+
+    @property
+    def step(self) -> int: ...
+    @property
+    def baselines(self) -> dict[str, float]: ...
 
 
 class Model(ABC):
@@ -30,6 +42,7 @@ class Model(ABC):
     unit: ClassVar[str]  # what its work is counted in: "characters"
     unit_short: ClassVar[str]  # the same beside a progress bar: "chars"
     network: nn.Module
+    result: Reached | None  # None of a model that did not come from training
 
     @property
     def parameters(self) -> int:
@@ -40,6 +53,10 @@ class Model(ABC):
     @abstractmethod
     def description(self) -> str:
         """The network in a few words: "2 LSTM layers of 512 units"."""
+
+    def about(self) -> About:
+        """What its report says of it without looking at any data."""
+        return About(term(self.task), Both(self.description, self.description), [])
 
     @abstractmethod
     def evaluate(self, data: Any) -> Any:

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor, nn
 
+from recurra.report.blocks import Section
 from recurra.tasks.measure import Measure
 from recurra.tasks.model import Model
 
@@ -55,6 +56,11 @@ class Task(ABC):
     def sample(self, length: int, temperature: float, seed: int) -> str:
         """What the model writes now, from the tasks that write."""
         return self.model.generate("", length, temperature, seed=seed)
+
+    def sections(self, model: Model) -> list[Section]:
+        """What the report shows of `model`, the best one of the run, on the validation data: a few seconds' work at
+        most, and the same in every rerun but for what is `Measured`."""
+        return []
 
     @abstractmethod
     def note(self, step: int, value: float | None) -> None:
