@@ -139,14 +139,15 @@ class Classifier(Model):
 
     def predict(self, texts: str | Iterable[str]) -> list[str]:
         """The likeliest label of each text. InputError for what is no text, or an empty one."""
-        return [self.labels[n] for n in self._probabilities(texts).argmax(1).tolist()]
+        return [self.labels[n] for n in self.distribution(texts).argmax(1).tolist()]
 
     def probabilities(self, texts: str | Iterable[str]) -> list[dict[str, float]]:
         """The probability of every label for each text, calibrated on the validation rows; likeliest first."""
-        rows = [dict(zip(self.labels, row)) for row in self._probabilities(texts).tolist()]
+        rows = [dict(zip(self.labels, row)) for row in self.distribution(texts).tolist()]
         return [dict(sorted(row.items(), key=lambda item: -item[1])) for row in rows]
 
-    def _probabilities(self, texts: str | Iterable[str]) -> Tensor:
+    def distribution(self, texts: str | Iterable[str]) -> Tensor:
+        """The same as a tensor (N, K), in the order of `labels`."""
         checked = _texts(texts)
         reader = Dictionary(self.lexicon, self.subwords) if self.subwords else self.lexicon
         scores = scores_of(self.network, reader, [reader.encode(text) for text in checked])
@@ -200,7 +201,7 @@ class Classifier(Model):
             )
         targets = torch.tensor([numbers[label] for label in rows.labels])
         notes += [self.rounding] if self.rounding else []
-        return report(rows.name, self._probabilities(rows.texts), targets, self.labels, baselines, notes)
+        return report(rows.name, self.distribution(rows.texts), targets, self.labels, baselines, notes)
 
     # -------------------------------------------------------------------------------------------------------- folder
 

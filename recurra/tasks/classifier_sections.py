@@ -9,7 +9,6 @@ from recurra.data.columns import Labelled
 from recurra.data.words import is_chinese
 from recurra.report.blocks import About, Bars, Block, Cell, Matrix, Section, Table, Text
 from recurra.report.words import Both, Said, listed
-from recurra.tasks.classification import scores_of
 from recurra.tasks.classifier_report import Classification, report
 from recurra.tasks.latency import Call, latency
 from recurra.tasks.terms import term
@@ -88,8 +87,7 @@ def sections(model: "Classifier", rows: Labelled, targets: Tensor, threads: int)
     """The sections, measured on validation rows and their labels' numbers (N,)."""
     kept = range(min(len(rows), _ROWS))
     texts, targets = [rows.texts[k] for k in kept], targets[: len(kept)]
-    scores = scores_of(model.network, [model.lexicon.encode(text) for text in texts])
-    probabilities = (scores / model.temperature).softmax(1)
+    probabilities = model.distribution(texts)
     measured = report(rows.name, probabilities, targets, model.labels, {}, ())
     some = [] if len(kept) == len(rows) else [Text(_SOME(n=len(kept), all=len(rows)))]
     return [
