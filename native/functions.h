@@ -56,27 +56,43 @@ INLINE Vec<double> exp_reduced(Vec<double> f) {
   p = p * f + .5;
   return p * (f * f) + (f + 1.);
 }
+// exp(x) = y 2^n, where n + 1.5 * 2^mantissa is `shifted`.
+template <class T> INLINE Vec<T> exp_without_power(Vec<T> x, Vec<T>& shifted) {
+  constexpr bool single = sizeof(T) == 4;
+  constexpr T ln2_high = single ? T(0.693145751953125) : T(0.6931471803691238);  // few bits: n * ln2_high is exact
+  constexpr T ln2_low = single ? T(1.42860682030941723e-6) : T(1.9082149292705877e-10);
+  shifted = x * T(1.4426950408889634) + round_magic<T>();
+  Vec<T> n = shifted - round_magic<T>();
+  Vec<T> f = x - n * ln2_high;
+  return exp_reduced(f - n * ln2_low);
+}
 template <class T> INLINE Vec<T> exponential(Vec<T> x) {
   constexpr bool single = sizeof(T) == 4;
   constexpr T high = single ? T(88.72283905) : T(709.782712893384), low = single ? T(-87.33654785) : T(-708.3964185322641);
-  constexpr T ln2_high = single ? T(0.693145751953125) : T(0.6931471803691238);  // few bits: n * ln2_high is exact
-  constexpr T ln2_low = single ? T(1.42860682030941723e-6) : T(1.9082149292705877e-10);
-  Vec<T> inside = x > high ? splat(high) : x;
+  Vec<T> inside = x > high ? splat(high) : x, shifted;
   inside = inside < low ? splat(low) : inside;
-  Vec<T> shifted = inside * T(1.4426950408889634) + round_magic<T>();
-  Vec<T> n = shifted - round_magic<T>();
-  Vec<T> f = inside - n * ln2_high;
-  f = f - n * ln2_low;
+  Vec<T> y = exp_without_power<T>(inside, shifted);
   // 2^n in two factors, because 2^128 itself does not exist where n = 128 at the upper end.
   Int<T> k = bits<T>(shifted) - bits<T>(round_magic<T>());
   Int<T> half = k >> 1;
-  Vec<T> y = exp_reduced(f) * value<T>((half + Simd<T>::bias) << Simd<T>::mantissa);
+  y = y * value<T>((half + Simd<T>::bias) << Simd<T>::mantissa);
   y = y * value<T>((k - half + Simd<T>::bias) << Simd<T>::mantissa);
   y = x > high ? splat<T>(T(__builtin_inf())) : y;
   y = x < low ? splat<T>(0) : y;
   return x != x ? x : y;
 }
-template <class T> INLINE Vec<T> sigmoid(Vec<T> x) { return T(1) / (exponential<T>(-x) + T(1)); }
+// 1 / (1 + exp(-x)). Between these bounds 2^n is one normal number; beyond them the result is 1, or denormal and flushed.
+template <class T> INLINE Vec<T> sigmoid(Vec<T> x) {
+  constexpr bool single = sizeof(T) == 4;
+  constexpr T high = single ? T(88) : T(709), low = single ? T(-80) : T(-700);
+  typedef decltype(Int<T>{}[0] + 0) W;
+  Vec<T> inside = -x > high ? splat(high) : -x, shifted;
+  inside = inside < low ? splat(low) : inside;
+  Vec<T> y = exp_without_power<T>(inside, shifted);
+  // The low bits of round_magic are zeros: shifted out, none of it is left.
+  Int<T> power = (bits<T>(shifted) << Simd<T>::mantissa) + (W(Simd<T>::bias) << Simd<T>::mantissa);
+  return T(1) / (y * value<T>(power) + T(1));
+}
 
 // Rational approximations, odd in x, good near zero as well: float after Eigen's, double after Cephes'.
 INLINE Vec<float> hyperbolic_tangent(Vec<float> x) {

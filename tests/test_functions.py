@@ -119,6 +119,15 @@ def test_nan_is_never_swallowed(name: str, dtype: torch.dtype) -> None:
             assert apply(name, x).isnan().nonzero().tolist() == [[at]]
 
 
+@pytest.mark.parametrize("name", [op.name for op in OPS.values() if op.kind == "pointwise" and op.arity == 1])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_nan_of_any_bits(name: str, dtype: torch.dtype) -> None:
+    """What sorts bits into the exponent must not make a number of one of the many NaNs."""
+    bits, quiet = (torch.int32, 0x7FC00000) if dtype is torch.float32 else (torch.int64, 0x7FF8000000000000)
+    x = torch.tensor([quiet, quiet + 1, quiet + 0x155, quiet + 0x1FF, -1, -2], dtype=bits).view(dtype)
+    assert bool(apply(name, x).isnan().all())
+
+
 @pytest.mark.parametrize("name", ["max", "min", "add", "sub", "mul", "div", "dtanh", "dsigmoid"])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_nan_in_either_operand(name: str, dtype: torch.dtype) -> None:
