@@ -20,8 +20,7 @@ from recurra.data.symbols import Characters, Kind
 from recurra.data.text import Text
 from recurra.data.vocabulary import learned as learned_symbols
 from recurra.errors import DataError, InputError
-from recurra.tasks import fill as filling
-from recurra.tasks import reading
+from recurra.tasks import infilling, reading
 from recurra.tasks.classifier import Classifier
 from recurra.tasks.language import LanguageNetwork, Sizes
 from recurra.tasks.language_model import LanguageModel
@@ -124,7 +123,7 @@ def test_filling_is_trying_every_candidate(
     assert_same_filling(MODELS[name], sentence, longest, expected)
     monkeypatch.setattr(reading, "_SCORES", 50)
     if longest == 1:
-        monkeypatch.setattr(filling, "_BEAM", 3)  # in pieces
+        monkeypatch.setattr(infilling, "_BEAM", 3)  # in pieces
     assert_same_filling(MODELS[name], sentence, longest, expected)
 
 

@@ -1,5 +1,7 @@
 """Recipes: what their files may say, a run of one on generated data, and the rows that it writes."""
 
+import gzip
+import random
 import re
 import signal
 import sys
@@ -9,7 +11,7 @@ import msgspec
 import pytest
 
 import recurra
-from recipes import __main__, results
+from recipes import __main__, filling, results
 from recipes.measures import MEASURES
 from recipes.recipe import FOLDER, Goal, Recipe, chosen, read
 from recipes.run import Seed, run
@@ -183,3 +185,43 @@ def test_what_is_not_there_is_told(
         f"recipes: {place} has no other.txt, which the recipe letters needs.",
     ]
     assert not (place / "runs").exists()
+
+
+def test_blanks_and_errors_are_drawn_from_sentences_that_training_has_not() -> None:
+    rng = random.Random(2)
+    train = ["".join(rng.choices("abcdefghijkl", weights=range(12, 0, -1), k=9)) + "。" for _ in range(300)]
+    kept = [*train[:3], "abc", *("".join(rng.choices("abcdefghijkl", k=8)) + "！" for _ in range(40)), "☃☃☃☃☃"]
+    held = filling.held_out(train, kept, seed=1, count=30)
+    assert held == filling.held_out(train, kept, seed=1, count=30) != filling.held_out(train, kept, seed=2, count=30)
+    assert len(held.blanks) == len(held.groups) == 30
+    for sentence, place in held.blanks:
+        assert sentence in kept[4:44] and sentence[place] in "abcdefghijkl"
+    for sentence, candidates in held.groups:
+        assert sentence in candidates and len(set(candidates)) == len(candidates) <= 1 + filling.ERRORS
+        assert all(sum(a != b for a, b in zip(sentence, c, strict=True)) <= 1 for c in candidates)
+
+
+def test_filling_is_measured_on_sentences_of_public_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setattr(filling, "COUNT", 5)
+    tiny = {"hidden": 8, "embedding": 4, "batch": 4, "window": 8, "steps": 4, "threads": 1, "sample_length": 0}
+    monkeypatch.setitem(filling.SETTINGS, "tatoeba-en-zh", tiny)
+    rng = random.Random(3)
+    lines = ["x\t" + "".join(rng.choices("我你他们很好吃饭", k=7)) + "。\n" for _ in range(90)]
+    (tmp_path / "tatoeba-en-zh").mkdir()
+    (tmp_path / "tatoeba-en-zh/train.tsv.gz").write_bytes(gzip.compress("".join(lines[:60]).encode()))
+    for n, part in enumerate(("dev", "test"), 4):
+        (tmp_path / f"tatoeba-en-zh/{part}.tsv").write_text("".join(lines[15 * n : 15 * n + 15]))
+    words = ["--data", str(tmp_path), "--runs", str(tmp_path / "runs"), "--only", "tatoeba-en-zh"]
+    assert filling.main(words) == 0
+    told = capsys.readouterr().out
+    for who in ("recurrent", "5-gram", "5-gram of the text as one stream"):
+        assert re.search(rf"  {who}: fill [\d.]+ % first, [\d.]+ % among five, of 5; rank [\d.]+ % of 5 ", told)
+    assert filling.main(words) == 0  # it is not trained again
+    assert filling.main(["--data", str(tmp_path), "--only", "chnsenticorp-htl"]) == 2
+    assert "has no chnsenticorp-htl/train.tsv.gz, which chnsenticorp-htl needs." in capsys.readouterr().err
+    monkeypatch.delenv("RECURRA_DATA", raising=False)
+    assert filling.main([]) == 2
+    assert "Where is the data? Give the folder: --data DATA" in capsys.readouterr().err

@@ -1,12 +1,6 @@
 """Filling the blank of a sentence: what stands best between its left and its right.
 
-A candidate c, of one to `longest` symbols, is scored with the whole sentence,
-
-    ln p(left c right end) = ln p(left) + ln p(c | left) + ln p(right end | left c),
-
-though the left is read once only. Every symbol of the vocabulary is a candidate; the candidates of two symbols and
-more are those that a beam search finds likely after the left. The right is read on from each candidate's own state, all
-side by side, and a candidate that has fallen far behind the best is given up. Probabilities are those of the candidates
+Candidates are scored with the whole sentence (`recurra.tasks.infilling`). Probabilities are those of the candidates
 against one another, softmax of ln p.
 
 Where the blank ends the sentence, the mark that ends it is open too: "sky." and "sky!" are both the candidate "sky",
@@ -14,26 +8,21 @@ whose probability is the sum of theirs.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from recurra.data.symbols import END, UNKNOWN, Vocabulary
 from recurra.data.words import stand_apart
 from recurra.errors import InputError, kind_of
-from recurra.tasks.reading import Ints, Position, Reader
+from recurra.tasks.infilling import Allowed
 
 BLANK = "____"
 _RUN = re.compile(r"[_＿]{2,}")
-_FIRST = 4096  # candidates of one symbol, the likeliest after the left; all of them in most vocabularies
-_BEAM = 256  # beginnings that the search goes on from with one symbol more
 _ENDS = "。．.！!？?…～~"  # marks that end a sentence
 _LINE_ENDS = {"\n", END}
-_BEHIND = 14.0  # nats behind the best so far at which a candidate is given up: at most e^-14 of its probability
 
 
 @dataclass(frozen=True)
@@ -88,15 +77,6 @@ def cut_at_blank(sentence: str, blank: str | None) -> tuple[str, str]:
 
 
 @dataclass(frozen=True)
-class Allowed:
-    """Which symbols (V,) a candidate may begin with, hold, and end with."""
-
-    first: Tensor
-    inside: Tensor
-    last: Tensor
-
-
-@dataclass(frozen=True)
 class Sides:
     """What is read left and right of the blank, and what the symbols that fill it begin and end with beside."""
 
@@ -137,82 +117,6 @@ def check_count(value: object, name: str) -> None:
     """InputError when so many cannot be found or shown."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise InputError(f"{name}={value!r} cannot be used; give a whole number of 1 or more.")
-
-
-@dataclass
-class _Open:
-    """Candidates that are being read: their symbols (N, longest), -1 past their ends; ln p so far; where they are."""
-
-    symbols: Tensor
-    nats: Tensor
-    position: Position
-
-    def take(self, rows: Tensor) -> "_Open":
-        return _Open(self.symbols[rows], self.nats[rows], self.position.take(rows))
-
-    def within(self, nats: float) -> "_Open":
-        """Those that are not so far behind the best."""
-        return self.take((self.nats >= self.nats.max() - nats).nonzero()[:, 0])
-
-
-def _joined(parts: Sequence[_Open]) -> _Open:
-    position = parts[0].position.joined([part.position for part in parts[1:]])
-    return _Open(torch.cat([p.symbols for p in parts]), torch.cat([p.nats for p in parts]), position)
-
-
-@torch.no_grad()
-def search(
-    reader: Reader, left: Ints, right: Ints, allowed: Allowed, longest: int
-) -> tuple[list[tuple[list[int], float]], int]:
-    """The likeliest that may stand between `left` and `right`, with ln p(c right | left); and how many there were."""
-    at = _Open(torch.full((1, longest), -1), torch.zeros(1, dtype=torch.float64), reader.after(left))
-    whole: list[_Open] = []
-    considered = 0
-    for depth in range(longest):
-        beginnings: list[_Open] = []
-        for grown in _grown(reader, at, allowed, depth):
-            if not beginnings:  # the likeliest come first
-                beginnings.append(grown.take(torch.arange(min(_BEAM, len(grown.nats)))))
-            ended = grown.take(allowed.last[grown.symbols[:, depth]].nonzero()[:, 0])
-            if not len(ended.nats):
-                continue
-            considered += len(ended.nats)
-            if len(right):
-                ended.nats = ended.nats + ended.position.of(torch.full(ended.nats.shape, int(right[0])))
-            whole.append(ended.within(_BEHIND))
-        if not beginnings:
-            break
-        at = beginnings[0]
-    if not whole:
-        return [], 0
-    found = _joined(whole).within(_BEHIND)
-    for read, target in pairwise(right.tolist()):
-        found = _joined(list(_read_on(reader, found, read, target))).within(_BEHIND)
-    order = found.nats.argsort(descending=True, stable=True)
-    rows = zip(found.symbols[order].tolist(), found.nats[order].tolist(), strict=True)
-    return [([n for n in symbols if n >= 0], nats) for symbols, nats in rows], considered
-
-
-def _grown(reader: Reader, at: _Open, allowed: Allowed, depth: int) -> Iterator[_Open]:
-    """The likeliest candidates with one symbol more, by falling ln p, in pieces that are read at once."""
-    nats = at.position.following() + at.nats[:, None]
-    nats[:, ~(allowed.inside if depth else allowed.first)] = -torch.inf
-    kept = min(_BEAM if depth else _FIRST, int((nats > -torch.inf).sum()))
-    best, place = nats.flatten().topk(kept)
-    rows, numbers = place // reader.symbols, place % reader.symbols
-    symbols = at.symbols[rows]
-    symbols[:, depth] = numbers
-    size = max(_BEAM, reader.most_rows)
-    for n in range(0, kept, size):
-        piece = slice(n, n + size)
-        yield _Open(symbols[piece], best[piece], at.position.read(rows[piece], numbers[piece]))
-
-
-def _read_on(reader: Reader, at: _Open, number: int, target: int) -> Iterator[_Open]:
-    """All candidates after one symbol more of the right, with ln p of the next one, in pieces."""
-    for rows in torch.split(torch.arange(len(at.nats)), reader.most_rows):
-        position = at.position.read(rows, torch.full(rows.shape, number))
-        yield _Open(at.symbols[rows], at.nats[rows] + position.of(torch.full(rows.shape, target)), position)
 
 
 def shares(nats: Sequence[float]) -> list[float]:

@@ -11,21 +11,13 @@ from recurra.data.symbols import Vocabulary
 from recurra.data.words import has_blanks
 from recurra.errors import InputError
 from recurra.tasks.evaluation import NOUNS
-from recurra.tasks.fill import (
-    BLANK,
-    Candidate,
-    Filling,
-    check_count,
-    cut_at_blank,
-    search,
-    shares,
-    sides,
-    without_marks,
-)
+from recurra.tasks.fill import BLANK, Candidate, Filling, check_count, cut_at_blank, shares, sides, without_marks
+from recurra.tasks.infilling import search
 from recurra.tasks.rank import Ranking, check_weight, ranking
 from recurra.tasks.reading import Ints, Reader
 from recurra.tasks.scoring import Score, checked_texts, edges, score, warn_of_unknown
 
+_LEAST = 20  # candidates that are read to the end in any case
 _FINALISTS = 200  # candidates of words and pieces whose whole sentences are scored
 
 
@@ -74,7 +66,7 @@ class Scorer(ABC):
         else:
             longest = self._longest(left + right) if longest is None else longest
             check_count(longest, "longest")
-            found, considered = self._found(left, right, longest)
+            found, considered = self._found(left, right, longest, max(top, _LEAST))
         probabilities = shares([nats for _, nats in found])
         rows = sorted(zip(found, probabilities, strict=True), key=lambda row: -row[1])
         best = [Candidate(text, p, nats) for (text, nats), p in rows[:top]]
@@ -85,7 +77,7 @@ class Scorer(ABC):
             return 1
         return 12 if self.vocabulary.kind == "characters" and has_blanks([sentence]) else 4
 
-    def _found(self, left: str, right: str, longest: int) -> tuple[list[tuple[str, float]], int]:
+    def _found(self, left: str, right: str, longest: int, least: int) -> tuple[list[tuple[str, float]], int]:
         """The likeliest candidates with ln p of the whole sentence, and how many were considered."""
         around = sides(self.vocabulary, left, right)
         warn_of_unknown(self.vocabulary, [around.left, around.right], "The sentence has", 3)
@@ -94,7 +86,7 @@ class Scorer(ABC):
         is_last = len(end) > 0 and not around.right.strip()  # whatever mark ends the sentence is part of what is found
         rows, considered = search(
             self.reader(), np.concatenate([begin, before]), np.concatenate([after, end]),
-            around.allowed(self.vocabulary), longest + 1 if is_last else longest,
+            around.allowed(self.vocabulary), longest + 1 if is_last else longest, least,
         )  # fmt: skip
         filled = ((around.text(self.vocabulary.decode(numbers)), nats) for numbers, nats in reversed(rows))
         texts = {text: nats for text, nats in filled if text.strip()}
