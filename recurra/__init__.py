@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from recurra import cells
     from recurra.cell import Cell
+    from recurra.check import Check, check
     from recurra.diagnostics.through_time import gradients_through_time
     from recurra.errors import (
         CellError,
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 _HOMES = {
     "cells": "",
     "Cell": "recurra.cell",
+    "Check": "recurra.check",
+    "check": "recurra.check",
     "CellError": "recurra.errors",
     "DataError": "recurra.errors",
     "FileError": "recurra.errors",
@@ -74,6 +77,7 @@ __all__ = [
     "Bidirectional",
     "Cell",
     "CellError",
+    "Check",
     "DataError",
     "FileError",
     "InputError",
@@ -93,6 +97,7 @@ __all__ = [
     "Zoneout",
     "accelerate",
     "cells",
+    "check",
     "explain",
     "gradients_through_time",
     "load",

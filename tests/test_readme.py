@@ -82,7 +82,7 @@ def run_command(words: list[str]) -> None:
     elif words[:2] == ["pip", "install"]:
         assert all((ROOT / w).exists() for w in words if w.endswith((".txt", "."))), words
     elif words[0] == "recurra":
-        short = ["--steps", str(STEPS), "--eval-interval", str(STEPS)] if words[1] == "train" else []
+        short = ["--steps", str(STEPS), "--eval-interval", str(STEPS)] if words[1] in ("train", "check") else []
         assert cli.run([*words[1:], *short]) == 0
     else:
         pytest.fail(f"this test does not know how to run {words}")

@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def run(arguments: Sequence[str]) -> int:
     """Runs one command and gives its exit code."""
     try:
-        app(arguments)
+        code = app(arguments)
         sys.stdout.flush()
     except (RecurraError, CycloptsError) as error:
         say(typeable(one_line(error)))
@@ -48,7 +48,7 @@ def run(arguments: Sequence[str]) -> int:
         else:
             say(f"{type(error).__name__}: {one_line(error)} (RECURRA_TRACEBACK=1 shows where)")
         return FAILED
-    return 0
+    return code if isinstance(code, int) else 0
 
 
 def _came_from_printing(error: OSError) -> bool:

@@ -65,6 +65,30 @@ def train(
 
 
 @app.command
+@with_settings
+def check(
+    data: Annotated[str, Parameter(help="A text file, a table, a folder of tables, or the word demo.")],
+    /,
+    *,
+    task: Annotated[
+        Literal["language", "classification"] | None, Parameter(help="What is to be learned. [guessed, as train does]")
+    ] = None,
+    json: Json = False,
+    **settings: Any,
+) -> int:
+    """Say what data is, what is wrong with it, and how long training will take; takes train's settings."""
+    with loading():
+        import torch  # noqa: F401 (recurra loads it when first asked for)
+
+        import recurra
+        from recurra.cli.output import show
+
+    result = recurra.check(data, task=task, **given(settings))
+    show(result, json, usable=result.usable)
+    return 0 if result.usable else 2
+
+
+@app.command
 def resume(
     model: Model,
     /,

@@ -8,7 +8,7 @@ from cyclopts import Group, Parameter
 
 from recurra.training.settings import TASKS_OF, describe
 
-Command = TypeVar("Command", bound=Callable[..., None])
+Command = TypeVar("Command", bound=Callable[..., int | None])
 
 _GROUPS: dict[tuple[str, ...], Group] = {(): Group("Settings", sort_key=8)}
 for _tasks in TASKS_OF.values():

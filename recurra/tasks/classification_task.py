@@ -58,6 +58,7 @@ class ClassificationTask(Task):
             self.network.embedding.begin_with([vectors.rows.get(word) for word in lexicon.symbols])
         self.network.compute_in(str(settings.get("precision", "fp32")))
         self.model = Classifier(self.network, sizes, lexicon, labels, settings=settings, data=card, subwords=subwords)
+        self.vocabulary = lexicon
         self.baselines = {}
         padding = f"{100 * buckets.padding(0):.1f} % of a step is padding."
         self.notes = (*splits.notes, *notes, f"{len(labels)} labels, {self.model.known}; {padding}")
@@ -92,8 +93,8 @@ class ClassificationTask(Task):
             self.model.temperature = fitted_temperature(scores, self._kept_targets)
         return float((scores.argmax(1) == self._kept_targets).double().mean())
 
-    def measure_baselines(self) -> dict[str, float]:
-        self.baselines = baseline_accuracies(self._splits.lessons, self._splits.validation)
+    def measure_baselines(self, share: float = 1.0) -> dict[str, float]:
+        self.baselines = baseline_accuracies(self._splits.lessons, self._splits.validation, share)
         return self.baselines
 
     def sections(self, model: Model) -> list[Section]:

@@ -1,5 +1,6 @@
 """A trained classifier of texts: it predicts, it is measured beside the simple models, it is a folder of plain data."""
 
+import math
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -261,10 +262,14 @@ _LIMITS = (
 )
 
 
-def baseline_accuracies(train: Labelled, rows: Labelled) -> dict[str, float]:
-    """The accuracy on `rows` of the most frequent training label, and of the linear model on character n-grams."""
-    few = train.take(range(min(len(train), _BASELINE_ROWS)))
-    suffix = f" of the first {_BASELINE_ROWS:,} rows" if len(few) < len(train) else ""
+def baseline_accuracies(train: Labelled, rows: Labelled, share: float = 1.0) -> dict[str, float]:
+    """The accuracy on `rows` of the most frequent training label, and of the linear model on character n-grams.
+
+    share: of the rows that the linear model would learn from.
+    """
+    most = min(len(train), _BASELINE_ROWS)
+    few = train.take(range(math.ceil(most * share)))
+    suffix = f" of the first {_BASELINE_ROWS:,} rows" if most < len(train) else ""
     linear = LinearModel(few.texts, few.labels)
     return {
         "majority class": accuracy([majority(train.labels)] * len(rows), rows.labels),

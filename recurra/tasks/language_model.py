@@ -1,5 +1,6 @@
 """A trained language model: it writes, it is measured beside n-gram models, and it is a folder of plain data."""
 
+import math
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -351,10 +352,13 @@ def as_corpus(data: Any, column: str | None = None) -> Corpus:
     return read_corpus(data, column)
 
 
-def baseline_models(text: Source, vocabulary: Vocabulary) -> dict[str, NGram]:
-    """The n-gram models that are always shown, counted on the training text; of a very long one on its end, by name."""
+def baseline_models(text: Source, vocabulary: Vocabulary, share: float = 1.0) -> dict[str, NGram]:
+    """The n-gram models that are always shown, counted on the training text; of a very long one on its end, by name.
+
+    share: of what they would count.
+    """
     most = _BASELINE_CHARACTERS if isinstance(text, Text) else _BASELINE_OF_LARGE
-    end = text.last(most)
+    end = text.last(math.ceil(min(most, len(text)) * share))
     suffix = f" of the last {most:,} characters" if len(text) > most else ""
     return {model.name + suffix: model for model in (NGram(end, order, vocabulary) for order in BASELINES)}
 

@@ -53,6 +53,7 @@ class LanguageTask(Task):
         parts = {} if corpus.whole else {part: len(text) for part, text in corpus.texts.items()}
         card = DataCard(corpus.name, corpus.sha256, len(corpus), validation, parts)
         self.model = LanguageModel(self.network, sizes, vocabulary, settings, card)
+        self.vocabulary = vocabulary
         self._stream = Stream(numbers, batch, window, seed, self.model.unit)
         self.baselines: dict[str, float] = {}
         self.unknown = vocabulary.unknown(self._kept)
@@ -79,9 +80,9 @@ class LanguageTask(Task):
         """Bits per character, or perplexity, on the validation text."""
         return self._figure(measure(self.network, self._numbers))
 
-    def measure_baselines(self) -> dict[str, float]:
+    def measure_baselines(self, share: float = 1.0) -> dict[str, float]:
         """The same of the n-gram models on the same text."""
-        models = baseline_models(self._training_text, self.model.vocabulary)
+        models = baseline_models(self._training_text, self.model.vocabulary, share)
         self.baselines = {name: self._figure(model.loss(self._kept)) for name, model in models.items()}
         return self.baselines
 

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor, nn
 
+from recurra.data.symbols import Vocabulary
 from recurra.report.blocks import Section
 from recurra.tasks.measure import Measure
 from recurra.tasks.model import Model
@@ -21,6 +22,7 @@ class Task(ABC):
     model: Model
     network: nn.Module
     baselines: dict[str, float]  # figures of the models to be beaten, on the validation data; {} until measured
+    vocabulary: Vocabulary | None = None  # what its texts are read as
     notes: tuple[str, ...] = ()  # what was found in the data, a sentence each
 
     @property
@@ -50,8 +52,8 @@ class Task(ABC):
         """The measure on the data kept for validation."""
 
     @abstractmethod
-    def measure_baselines(self) -> dict[str, float]:
-        """The same of the models to be beaten."""
+    def measure_baselines(self, share: float = 1.0) -> dict[str, float]:
+        """The same of the models to be beaten. share: of what they learn from, to see how long all of it takes."""
 
     def sample(self, length: int, temperature: float, seed: int) -> str:
         """What the model writes now, from the tasks that write."""

@@ -50,13 +50,18 @@ def write_checkpoint(
 ) -> None:
     """Replaces `last/`, whole or not at all."""
     record, contents = model.folder()
+    contents["training.safetensors"] = packed_state(model, optimiser, state)
+    contents["training.json"] = msgspec.json.format(msgspec.json.encode(position), indent=2)
+    files.write_folder(folder / LAST, record, contents)
+
+
+def packed_state(model: Model, optimiser: torch.optim.Optimizer, state: tuple[Tensor, ...] | None) -> bytes:
+    """`training.safetensors`: the state of the optimiser, and what is carried from window to window."""
     tensors = {f"state.{i}": s for i, s in enumerate(state or ())}
     for name, weight in model.network.named_parameters():
         for part, value in optimiser.state.get(weight, {}).items():
             tensors[f"{part}.{name}"] = value
-    contents["training.safetensors"] = files.pack(tensors)
-    contents["training.json"] = msgspec.json.format(msgspec.json.encode(position), indent=2)
-    files.write_folder(folder / LAST, record, contents)
+    return files.pack(tensors)
 
 
 def read_position(folder: Path) -> Position:

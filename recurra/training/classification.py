@@ -16,6 +16,7 @@ from recurra.data.split import Splits, check_shares, read_splits
 from recurra.data.subwords import lexicon_of
 from recurra.data.symbols import found_kind
 from recurra.data.table import Table, table_of_memory
+from recurra.data.texts import Texts, rows_of
 from recurra.errors import FileError, InputError
 from recurra.tasks.classification import Beginning, ClassificationNetwork, Sizes
 from recurra.tasks.classification_task import ClassificationTask
@@ -143,6 +144,11 @@ class ClassificationSetup(Setup):
             splits, read.reader, read.buckets, _sizes(full), _beginning(full), balanced, full.seed, record, card,
             read.vectors, read.notes,
         )  # fmt: skip
+
+    def parts(self, full: Settings) -> dict[str, Texts]:
+        splits, from_file = self.splits, self.table is None
+        parts = {"training": splits.train, "validation": splits.validation, "test": splits.test}
+        return {part: rows_of(each, from_file) for part, each in parts.items() if each}
 
     def record(self, folder: Path) -> Data:
         if self.table is not None:

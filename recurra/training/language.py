@@ -12,6 +12,7 @@ from recurra.data.corpus import Corpus
 from recurra.data.demo import DEMO
 from recurra.data.memory import in_memory
 from recurra.data.symbols import Vocabulary
+from recurra.data.texts import Texts, lines_of
 from recurra.data.vocabulary import BPE_SYMBOLS, learned
 from recurra.errors import DataError, InputError
 from recurra.tasks.language import LanguageNetwork, Sizes
@@ -23,6 +24,7 @@ from recurra.training.setup import Setup, check_memory, check_unchanged
 
 CELLS = ("lstm", "gru", "rnn")
 _WORDS = 100_000  # of a text with more different words the most frequent
+_LOOKED_AT = 20_000_000  # characters that are looked at one by one, of each part
 _COPY = "data.txt"  # in the run folder, when the text came from no file
 
 
@@ -89,6 +91,20 @@ class LanguageSetup(Setup):
         vocabulary, sizes = self._read(full)[0], _sizes(full)
         shape = (full.batch, full.window, full.validation)
         return LanguageTask(self.corpus, vocabulary, sizes, full.dropout, *shape, full.seed, record)
+
+    def parts(self, full: Settings) -> dict[str, Texts]:
+        train, kept = self.corpus.split(full.validation)
+        whole = self.corpus.whole
+        first = lines_of(train, _LOOKED_AT, whole.name if whole else train.name)
+        parts = {"training": first}
+        if whole is None:
+            parts["validation"] = lines_of(kept, _LOOKED_AT, kept.name)
+        else:  # it goes on in the line that training ends in
+            line = 1 + train.content.count("\n") if first.whole else None
+            parts["validation"] = lines_of(kept, _LOOKED_AT, whole.name, line)
+        if self.corpus.test:
+            parts["test"] = lines_of(self.corpus.test, _LOOKED_AT, self.corpus.test.name)
+        return parts
 
     def record(self, folder: Path) -> Data:
         if self.path is None and self.corpus.whole is not None:

@@ -93,7 +93,7 @@ class Trainer:
                 return "time limit"
             if interrupt.wanted:
                 return "interrupt"
-            self._step()
+            self.step()
             if self._due(self.settings.eval_interval):
                 self._validate()
             elif self._due(self.settings.log_interval):
@@ -107,7 +107,8 @@ class Trainer:
 
     # --------------------------------------------------------------------------------------------------------- one step
 
-    def _step(self) -> None:
+    def step(self) -> None:
+        """One update of the weights; nothing is written."""
         network, position = self.task.network, self.position
         epoch, index = divmod(position.step, self.task.batches)
         before = self.state if index else None

@@ -9,6 +9,7 @@ import msgspec
 import torch
 from torch import nn
 
+from recurra.data.texts import Texts
 from recurra.errors import FileError, InputError
 from recurra.tasks.task import Task
 from recurra.training.config import CONFIG, Config, Data
@@ -41,6 +42,10 @@ class Setup(ABC):
     @abstractmethod
     def record(self, folder: Path) -> Data:
         """How the data is found again: its path from anywhere, or a copy that this writes into the run folder."""
+
+    def parts(self, full: Settings) -> dict[str, Texts]:
+        """The texts by what they are for: training, validation, test. {} from a task whose data is no text."""
+        return {}
 
 
 def check_memory(network: nn.Module, sizes: str) -> None:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import torch
@@ -21,6 +21,7 @@ from recurra.data.split import is_labelled
 from recurra.diagnostics.plots import plot_loss
 from recurra.errors import FileError, InputError, kind_of
 from recurra.tasks.model import load
+from recurra.tasks.task import Task
 from recurra.training.checkpoint import LAST, read_position
 from recurra.training.classification import ClassificationSetup
 from recurra.training.config import CONFIG, Config, read_config, write_config
@@ -58,14 +59,33 @@ def train(
     Ctrl-C saves and then raises KeyboardInterrupt. Errors: InputError (a setting), DataError (the text), FileError
     (the run folder cannot be written), TrainingError (the loss is no longer a number; the last good checkpoint stays).
     """
+    _check_observer(observer)
+    with prepared(data, task, given) as (kind, setup, full, made):
+        folder = _new_folder(out, setup.name)
+        with alone(folder), _all_or_nothing(folder):  # in this order: a folder that another process holds stays
+            trainer = Trainer(folder, made, full, observer or _default_observer())
+            write_config(folder, Config(kind, _version(), str(torch.__version__), setup.record(folder), full))
+            return _run(trainer, fresh=True)
+
+
+class Prepared(NamedTuple):
+    """All that a run begins with."""
+
+    kind: str  # the task's name
+    setup: Setup
+    full: Settings
+    task: Task
+
+
+@contextmanager
+def prepared(data: Any, task: str | None, given: dict[str, Any]) -> Iterator[Prepared]:
+    """What train() makes of its arguments, in the run's own threads and random numbers. Errors as there."""
     if task is not None and task not in SETUPS:
         raise InputError(f"task={task!r} is unknown; this release has {', '.join(SETUPS)}.")
-    _check_observer(observer)
     given, own = _own_cell(given)
     wanted = settings_with(own, given)
     check_here(wanted.precision)
-    guessed = "classification" if is_labelled(data) else "language"
-    kind = guessed if task is None else task
+    kind = task or guessed(data)
     check_task(kind, wanted)
     with own_cells(own):
         setup = SETUPS[kind].of(data, wanted)
@@ -74,11 +94,12 @@ def train(
             made = setup.task(full)
             if task is None and kind != "language":
                 made.notes = (f"{setup.name} is taken for the task {kind}.", *made.notes)
-            folder = _new_folder(out, setup.name)
-            with alone(folder), _all_or_nothing(folder):  # in this order: a folder that another process holds stays
-                trainer = Trainer(folder, made, full, observer or _default_observer())
-                write_config(folder, Config(kind, _version(), str(torch.__version__), setup.record(folder), full))
-                return _run(trainer, fresh=True)
+            yield Prepared(kind, setup, full, made)
+
+
+def guessed(data: Any) -> str:
+    """The task that data is taken for when a person names none."""
+    return "classification" if is_labelled(data) else "language"
 
 
 def _own_cell(given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, type[Cell]]]:
