@@ -28,7 +28,9 @@ from recurra.training.settings import Settings, filled
 from recurra.training.setup import Setup, check_memory, check_unchanged
 
 _COPY = "data.jsonl"  # in the run folder, when the rows came from no file
-_EPOCHS = 8
+_EPOCHS, _FEWEST = 8, 3
+_ENOUGH = 250_000  # rows to learn from, of all epochs together
+_LARGE = 50_000  # rows, above which batches are twice as large
 _TEST = 0.1
 
 
@@ -75,12 +77,13 @@ class ClassificationSetup(Setup):
         check_encoder(wanted)
         encoder, kind = wanted.encoder or "recurrent", wanted.symbols or found_kind(train.texts)
         _check_subwords(wanted, kind)
+        rows = len(self.splits.lessons)
         with_symbols = filled(
             msgspec.structs.replace(wanted, extra=absolute(wanted.extra), vectors=absolute(wanted.vectors)),
             symbols=kind,
             min_count=2,
             subwords=kind == "words" and wanted.embedding != 0 and wanted.vectors is None,
-            batch=32,
+            batch=32 if rows < _LARGE else 64,
         )
         read = self._reading(with_symbols)
         full = filled(
@@ -92,7 +95,7 @@ class ClassificationSetup(Setup):
             normalisation="none" if encoder in USES["normalisation"] else None,
             initialiser="default",
             forget_bias=1.0 if encoder == "recurrent" and takes(wanted.cell or "lstm", "forget_bias") else None,
-            word_dropout=0.0,
+            word_dropout=0.1 if kind == "words" else 0.0,
             pooling="max" if encoder != "bag" else None,
             class_weights="equal",
             text=train.text,
@@ -103,7 +106,7 @@ class ClassificationSetup(Setup):
             dropout=0.5 if encoder != "transformer" else 0.2,
             learning_rate=0.002 if encoder != "transformer" else 0.001,
         )
-        epochs = wanted.epochs or _EPOCHS
+        epochs = wanted.epochs or max(_FEWEST, min(_EPOCHS, _ENOUGH // rows))
         steps = wanted.steps or epochs * read.buckets.batches
         interval = wanted.eval_interval or max(1, min(steps, read.buckets.batches))
         full = filled(

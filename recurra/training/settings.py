@@ -211,7 +211,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ] = None
     word_dropout: Annotated[
         Annotated[float, Meta(ge=0, lt=1)] | None,
-        Meta(description="Share of symbols that training reads as the unknown one. [0]"),
+        Meta(description="Share of symbols that training reads as the unknown one. [0.1 of words]"),
     ] = None
     pooling: Annotated[
         Literal["last", "mean", "max", "attention"] | None, Meta(description="How all steps become one vector. [max]")
