@@ -398,9 +398,12 @@ def test_the_temperature_mends_scores_that_are_too_sure() -> None:
 
 def test_the_linear_model_is_at_the_minimum_of_its_loss() -> None:
     texts, labels = zip(*sentiment(60), strict=True)
-    model = LinearModel(texts, labels)
+    model = LinearModel(texts, [(label,) for label in labels])
     assert model.predict(texts) == list(labels)
-    assert LinearModel(texts, labels).predict(["splendid", "awful", "ΩΩ", ""])[:2] == ["good", "bad"]
+    assert LinearModel(texts, [(label,) for label in labels]).predict(["splendid", "awful", "ΩΩ", ""])[:2] == [
+        "good",
+        "bad",
+    ]
     from recurra.tasks.linear import _grams
 
     x, _ = model._features(*_grams(texts), len(texts))

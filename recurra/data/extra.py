@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from recurra.data.columns import Labelled, labelled
+from recurra.data.label_sets import ONE
 from recurra.data.parts import parts_of
 from recurra.data.table import read_table
 from recurra.data.trees import is_labelled_file, is_trees, read_trees
@@ -46,7 +47,7 @@ def read_extra(path: str | os.PathLike[str], train: Labelled, held: Sequence[Lab
         notes += said
     else:
         rows, notes = _rows(place, train)
-    _check_labels(rows, train.labels)
+    _check_labels(rows, {label for labels in train.sets for label in labels})
     found, more = _new(rows, train, held)
     return found, notes + more
 
@@ -55,9 +56,9 @@ def _rows(path: str | os.PathLike[str], train: Labelled) -> tuple[Labelled, list
     """The rows of a table that have a text and a label."""
     table = read_table(path)
     try:
-        rows = labelled(table, train.text, train.label, known=set(train.labels))
+        rows = labelled(table, train.text, train.label, known=set(train.labels), way=train.way)
     except DataError:  # its columns have other names
-        rows = labelled(table, known=set(train.labels))
+        rows = labelled(table, known=set(train.labels), way=train.way or ONE)
     full = [n for n in range(len(rows)) if rows.texts[n].strip() and rows.labels[n]]
     empty = f"{_are(len(rows) - len(full), 'row', rows.name)} without a text or a label and left out."
     notes = [empty] if len(full) < len(rows) else []
@@ -72,7 +73,9 @@ def _phrases(path: str | os.PathLike[str], train: Labelled, held: Sequence[Label
     rows = [(text, label, tree.line) for tree in outside for text, label in (*tree.phrases, (tree.text, tree.label))]
     left = len(trees) - len(outside)
     said = f"{_are(left, 'sentence', name)} held out for validation or test; no phrase of such a sentence is read."
-    found = Labelled(name, [r[0] for r in rows], [r[1] for r in rows], [r[2] for r in rows], train.text, train.label)
+    found = Labelled(
+        name, [r[0] for r in rows], [r[1] for r in rows], [r[2] for r in rows], train.text, train.label, train.way
+    )
     return found, [said] if left else []
 
 
@@ -90,10 +93,12 @@ def _as_two(rows: Labelled, labels: Sequence[str]) -> tuple[Labelled, list[str]]
     return replace(sided, labels=[lower if label < "2" else upper[0] for label in sided.labels]), [said]
 
 
-def _check_labels(rows: Labelled, labels: Sequence[str]) -> None:
-    known = sorted(set(labels))
-    for label, line in zip(rows.labels, rows.lines):
-        if label not in known:
+def _check_labels(rows: Labelled, labels: Iterable[str]) -> None:
+    known = sorted(labels)
+    for row, line in zip(rows.sets, rows.lines):
+        for label in row:
+            if label in known:
+                continue
             raise DataError(
                 f"Line {line} of {rows.name} has the label {label!r}, which training has not "
                 f"({', '.join(known[:8])}{' …' if len(known) > 8 else ''}); take such rows out of extra."

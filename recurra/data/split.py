@@ -17,6 +17,7 @@ import numpy as np
 from recurra.data.columns import Labelled, joined, labelled
 from recurra.data.extra import phrases_of, read_extra
 from recurra.data.keys import key
+from recurra.data.label_sets import ONE, said
 from recurra.data.memory import is_frame, is_text_list
 from recurra.data.parts import parts_of
 from recurra.data.table import Table, table_of_memory
@@ -57,13 +58,15 @@ def is_labelled(data: Any) -> bool:
 
 
 def read_splits(
-    data: Any, text: str | None, label: str | None, validation: float, test: float, seed: int, extra: str | None = None
-) -> Splits:
+    data: Any, text: str | None, label: str | None, validation: float, test: float, seed: int,
+    extra: str | None = None, several: bool | None = None,
+) -> Splits:  # fmt: skip
     """Reads data and splits it. validation, test: the shares taken where there is no file for them. DataError.
 
-    extra: the path of more rows to train on. The phrases of trees are such rows without it.
+    several: whether a row may have several labels; None finds it. extra: the path of more rows to train on. The
+    phrases of trees are such rows without it.
     """
-    splits = _read_splits(data, text, label, validation, test, seed)
+    splits = _read_splits(data, text, label, validation, test, seed, several)
     held = [splits.validation, *([splits.test] if splits.test else [])]
     notes, more = splits.notes, list[Labelled]()
     if (trees := _trees_of(data)) is not None:
@@ -83,18 +86,20 @@ def _trees_of(data: Any) -> Path | None:
     return path if is_trees(path) else None
 
 
-def _read_splits(data: Any, text: str | None, label: str | None, validation: float, test: float, seed: int) -> Splits:
+def _read_splits(
+    data: Any, text: str | None, label: str | None, validation: float, test: float, seed: int, several: bool | None
+) -> Splits:
     if isinstance(data, (str, os.PathLike)) and Path(data).is_dir():
-        return _of_folder(Path(data), text, label, validation, seed)
-    rows, notes = _usable(labelled(_table(data), text, label))
+        return _of_folder(Path(data), text, label, validation, seed, several)
+    rows, notes = _usable(_labelled(_table(data), text, label, several))
     train, (kept, tested) = stratified(rows, (validation, test), seed)
-    said = (
+    split = (
         f"{rows.name} was split by seed {seed}: {len(train)} rows to train, {len(kept)} for validation, {len(tested)} "
         "for the test; each label has its share, and equal texts stay together."
     )
     for_validation = rows.take(kept, f"{len(kept)} rows for validation")
     for_test = rows.take(tested, f"{len(tested)} rows for the test") if tested else None
-    return _checked(rows.name, rows.take(train, f"{len(train)} rows"), for_validation, for_test, (*notes, said))
+    return _checked(rows.name, rows.take(train, f"{len(train)} rows"), for_validation, for_test, (*notes, split))
 
 
 def _table(data: Any) -> Table:
@@ -103,14 +108,27 @@ def _table(data: Any) -> Table:
     return read_labelled(data) if isinstance(data, (str, os.PathLike)) else table_of_memory(data)
 
 
-def _of_folder(folder: Path, text: str | None, label: str | None, share: float, seed: int) -> Splits:
+def _labelled(table: Table, text: str | None, label: str | None, several: bool | None) -> Labelled:
+    """The rows of a table, of which each has one label, or several. Raises DataError for several where none is."""
+    rows = labelled(table, text, label, way=ONE if several is False else None)
+    if several and not rows.several:
+        raise DataError(
+            f"{rows.name} has one label in each row of column {rows.label}, and several=True says that there are more; "
+            "divide them by | in the cell, or give JSON lists or columns of 0 and 1."
+        )
+    return rows
+
+
+def _of_folder(
+    folder: Path, text: str | None, label: str | None, share: float, seed: int, several: bool | None
+) -> Splits:
     files = parts_of(folder)
     if "train" not in files:
         raise DataError(
             f"{folder} has no table for training; name the tables train, dev and test, as in {folder / 'train.csv'}."
         )
     tables = {part: read_labelled(path) for part, path in files.items()}
-    first = labelled(tables["train"], text, label)
+    first = _labelled(tables["train"], text, label, several)
     notes: list[str] = []
     parts: dict[str, Labelled] = {}
     for part, table in tables.items():
@@ -128,21 +146,32 @@ def _of_folder(folder: Path, text: str | None, label: str | None, share: float, 
 
 
 def _same_columns(table: Table, first: Labelled) -> Labelled:
-    return labelled(table, first.text, first.label, known=set(first.labels))
+    return labelled(table, first.text, first.label, known=set(first.labels), way=first.way)
 
 
-def read_rows(data: Any, text: str | None, label: str | None, known: Sequence[str]) -> tuple[Labelled, list[str]]:
+def read_rows(
+    data: Any, text: str | None, label: str | None, known: Sequence[str], way: str = ONE
+) -> tuple[Labelled, list[str]]:
     """All usable rows of a table, to measure a model that knows these labels; what was left out is said."""
     table = _table(data)
     try:
-        return _usable(labelled(table, text, label, known=set(known)), say_columns=False)
+        return _usable(labelled(table, text, label, known=set(known), way=way), say_columns=False)
     except DataError:  # its columns have other names: what was found instead is said
-        return _usable(labelled(table, known=set(known)))
+        return _usable(labelled(table, known=set(known), way=None if way != ONE else ONE))
 
 
 def _usable(rows: Labelled, say_columns: bool = True) -> tuple[Labelled, list[str]]:
     """The rows that have a text and a label; the others are counted and said."""
-    notes = [f"{rows.name}: the text is column {rows.text}, the label column {rows.label}."] if say_columns else []
+    notes = []
+    if say_columns and rows.several:
+        counts = [len(labels) for labels in rows.sets]
+        notes = [
+            f"{rows.name}: the text is column {rows.text}; a row may have several labels, "
+            f"{said(rows.way, rows.label.split(','))}: {sum(counts) / max(1, len(counts)):.2f} a row, and none in "
+            f"{counts.count(0):,}."
+        ]
+    elif say_columns:
+        notes = [f"{rows.name}: the text is column {rows.text}, the label column {rows.label}."]
     for what, cells in (("text", rows.texts), ("label", rows.labels)):
         if empty := [n for n, cell in enumerate(cells) if not cell.strip()]:
             some = f"1 row of {rows.name} has" if len(empty) == 1 else f"{len(empty)} rows of {rows.name} have"
@@ -163,8 +192,10 @@ def stratified(rows: Labelled, shares: Sequence[float], seed: int) -> tuple[list
     for n, text in enumerate(rows.texts):
         groups[text].append(n)
     by_label: dict[str, list[list[int]]] = defaultdict(list)
-    for group in groups.values():
-        by_label[rows.labels[group[0]]].append(group)
+    sets = rows.sets
+    counts = Counter(label for labels in sets for label in labels)
+    for group in groups.values():  # of several labels the rarest decides
+        by_label[min(sets[group[0]], key=lambda label: (counts[label], label), default="")].append(group)
     draw = np.random.default_rng(key(seed, "split"))
     kept: list[list[int]] = [[] for _ in shares]
     for label in sorted(by_label):
@@ -181,9 +212,10 @@ def stratified(rows: Labelled, shares: Sequence[float], seed: int) -> tuple[list
 
 def _checked(name: str, train: Labelled, kept: Labelled, test: Labelled | None, notes: tuple[str, ...]) -> Splits:
     """Raises DataError for parts that cannot be used; says what a reader of the figures must know."""
-    counts = Counter(train.labels)
+    counts = Counter(label for labels in train.sets for label in labels)
     if len(counts) < 2:
-        raise DataError(f"{train.name} has one label, {train.labels[0]!r}; at least 2 are needed to tell them apart.")
+        one = next(iter(counts), "none")
+        raise DataError(f"{train.name} has one label, {one!r}; at least 2 are needed to tell them apart.")
     if not kept.texts:
         raise DataError(f"{name} leaves no row for validation; give more rows of each label, or a file for it.")
     more = []
@@ -194,10 +226,10 @@ def _checked(name: str, train: Labelled, kept: Labelled, test: Labelled | None, 
             f"{what} once in training ({shown}): nothing can be learned from one row; give more, or take it away."
         )
     for part in filter(None, (kept, test)):
-        unknown = [n for n, label in enumerate(part.labels) if label not in counts]
+        unknown = [(n, label) for n, labels in enumerate(part.sets) for label in labels if label not in counts]
         if unknown:
             raise DataError(
-                f"Line {part.lines[unknown[0]]} of {part.name} has the label {part.labels[unknown[0]]!r}, which "
+                f"Line {part.lines[unknown[0][0]]} of {part.name} has the label {unknown[0][1]!r}, which "
                 f"training has not ({', '.join(sorted(counts)[:8])}{' …' if len(counts) > 8 else ''}); rows with such "
                 f"labels: {len(unknown)}. Add them to training or take them away."
             )
@@ -207,8 +239,10 @@ def _checked(name: str, train: Labelled, kept: Labelled, test: Labelled | None, 
 def _repeated(train: Labelled, kept: Labelled, test: Labelled | None) -> list[str]:
     """What to say of texts that are in several parts, and of those that have several labels."""
     notes = [
-        said for part in filter(None, (kept, test)) if (said := in_training_too(train.texts, part.texts, part.name))
+        twice for part in filter(None, (kept, test)) if (twice := in_training_too(train.texts, part.texts, part.name))
     ]
+    if train.several:
+        return notes
     labels: dict[str, set[str]] = defaultdict(set)
     for text, label in zip(train.texts, train.labels):
         labels[text].add(label)

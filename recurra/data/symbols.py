@@ -99,6 +99,9 @@ class Listed(Vocabulary):
         self.symbols = list(symbols)
         self._numbers = {symbol: number for number, symbol in enumerate(self.symbols, 1)}
 
+    def unknown(self, text: str) -> dict[str, int]:
+        return dict(Counter(s for s in self.split(text) if s not in self._numbers).most_common())
+
     def number(self, symbol: str) -> int:
         """The number of one symbol; UNKNOWN if the vocabulary does not hold it."""
         return self._numbers.get(symbol, UNKNOWN)

@@ -100,6 +100,8 @@ def _text_of(value: Any) -> str:
         return NO_VALUE
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, list | tuple | set | frozenset):  # several labels
+        return msgspec.json.encode(sorted(map(str, value))).decode()
     return str(value)
 
 

@@ -97,18 +97,53 @@ def scores_of(network: ClassificationNetwork, reader: Reader, sequences: list[ND
     return scores
 
 
-def fitted_temperature(scores: Tensor, targets: Tensor) -> float:
-    """The T > 0 for which softmax(scores / T) has the least cross-entropy: golden section over ln T in [-3, 3].
+def loss_of(scores: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Cross-entropy in nats, mean over the batch.
 
-    Guo et al. 2017, arXiv:1706.04599. It changes no decision, only how sure the model says it is.
+    targets (B,): the numbers of labels; of a label each, -ln softmax(scores)_k, with weights (K,) the weighted mean.
+    targets (B, K): 1 for each label of a row, which may have several; the mean over the labels, too, of
+    -w y ln σ(s) - (1 - y) ln(1 - σ(s)).
+    """
+    if targets.ndim == 1:
+        return F.cross_entropy(scores, targets, weights)
+    return F.binary_cross_entropy_with_logits(scores, targets.to(scores.dtype), pos_weight=weights)
+
+
+def balancing(targets: Tensor, labels: int) -> Tensor:
+    """Weights (K,) by which every label counts as much as any other; of several, its rows as much as the rest."""
+    if targets.ndim == 1:
+        return len(targets) / (labels * torch.bincount(targets, minlength=labels))
+    having = targets.sum(0)
+    return (len(targets) - having).clamp(min=1) / having.clamp(min=1)
+
+
+def fitted_temperature(scores: Tensor, targets: Tensor) -> float:
+    """The T > 0 for which scores / T have the least cross-entropy: golden section over ln T in [-3, 3].
+
+    Guo et al. 2017, arXiv:1706.04599. It changes no order of labels, only how sure the model says it is.
     """
     scores = scores.double()
 
     def loss(logarithm: float) -> float:
-        return float(F.cross_entropy(scores / np.exp(logarithm), targets))
+        return float(loss_of(scores / np.exp(logarithm), targets))
 
     low, high, ratio = -3.0, 3.0, (5**0.5 - 1) / 2
     for _ in range(40):
         a, b = high - ratio * (high - low), low + ratio * (high - low)
         low, high = (low, b) if loss(a) < loss(b) else (a, high)
     return float(np.exp((low + high) / 2))
+
+
+def fitted_threshold(probabilities: Tensor, targets: Tensor) -> float:
+    """The probability from which on a label is given, for which micro F1 = 2 hits / (given + true) is highest.
+
+    Halfway between two probabilities that occur; of equally good ones the nearest to 1/2. (N, K), (N, K).
+    """
+    order = probabilities.double().flatten().argsort(descending=True)
+    sorted_, true = probabilities.double().flatten()[order], targets.double().flatten()[order]
+    given = torch.arange(1, len(true) + 1, dtype=torch.double)
+    f1 = 2 * true.cumsum(0) / (given + true.sum())
+    cuts = torch.cat([(sorted_[:-1] + sorted_[1:]) / 2, sorted_[-1:] / 2])
+    cuttable = torch.cat([sorted_[:-1] > sorted_[1:], torch.ones(1, dtype=torch.bool)])
+    best = cuttable & (f1 >= f1[cuttable].max() - 1e-12)
+    return float(min(cuts[best].tolist(), key=lambda cut: abs(cut - 0.5)))

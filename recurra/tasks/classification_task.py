@@ -2,20 +2,30 @@
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
 from recurra.data.buckets import Buckets
+from recurra.data.columns import Labelled
 from recurra.data.keys import key
 from recurra.data.split import Splits
 from recurra.data.subwords import Reader, inputs, lexicon_of
 from recurra.data.symbols import Lexicon
 from recurra.data.vectors import Vectors
 from recurra.report.blocks import Section
-from recurra.tasks.classification import Beginning, ClassificationNetwork, Sizes, fitted_temperature, scores_of
-from recurra.tasks.classifier import Classifier, DataCard, Result, Settings, baseline_accuracies
+from recurra.tasks.classification import (
+    Beginning,
+    ClassificationNetwork,
+    Sizes,
+    balancing,
+    fitted_temperature,
+    fitted_threshold,
+    loss_of,
+    scores_of,
+)
+from recurra.tasks.classifier import Classifier, DataCard, Result, Settings
 from recurra.tasks.classifier_sections import sections
+from recurra.tasks.label_report import baseline_figures, encoded, micro_f1
 from recurra.tasks.model import Model
 from recurra.tasks.task import State, Task
 
@@ -43,13 +53,12 @@ class ClassificationTask(Task):
         self._splits, self._reader, self._buckets = splits, reader, buckets
         lexicon, subwords = lexicon_of(reader), None if isinstance(reader, Lexicon) else reader.subwords
         lessons = splits.lessons
-        labels = sorted(set(lessons.labels))
+        labels = sorted({label for row in lessons.sets for label in row})
         self._numbers = {label: number for number, label in enumerate(labels)}
-        self._targets = self._encoded(lessons.labels)
+        self._targets = self._encoded(lessons)
         self._kept = [reader.encode(text) for text in splits.validation.texts]
-        self._kept_targets = self._encoded(splits.validation.labels)
-        counts = torch.bincount(self._targets, minlength=len(labels))
-        self._weights = len(self._targets) / (len(labels) * counts) if balanced else None
+        self._kept_targets = self._encoded(splits.validation)
+        self._weights = balancing(self._targets, len(labels)) if balanced else None
         torch.manual_seed(key(seed, "weights"))
         self.network = ClassificationNetwork(
             sizes, len(lexicon), len(labels), beginning, None if subwords is None else len(subwords)
@@ -57,14 +66,16 @@ class ClassificationTask(Task):
         if vectors is not None:
             self.network.embedding.begin_with([vectors.rows.get(word) for word in lexicon.symbols])
         self.network.compute_in(str(settings.get("precision", "fp32")))
-        self.model = Classifier(self.network, sizes, lexicon, labels, settings=settings, data=card, subwords=subwords)
+        self.model = Classifier(
+            self.network, sizes, lexicon, labels, settings=settings, data=card, subwords=subwords, way=lessons.way
+        )
         self.vocabulary = lexicon
         self.baselines = {}
         padding = f"{100 * buckets.padding(0):.1f} % of a step is padding."
         self.notes = (*splits.notes, *notes, f"{len(labels)} labels, {self.model.known}; {padding}")
 
-    def _encoded(self, labels: list[str]) -> Tensor:
-        return torch.tensor([self._numbers[label] for label in labels])
+    def _encoded(self, rows: Labelled) -> Tensor:
+        return encoded(rows, self._numbers)
 
     @property
     def batches(self) -> int:
@@ -75,9 +86,8 @@ class ClassificationTask(Task):
         return int(self._buckets.lengths[self._buckets.rows(epoch, index)].sum())
 
     def loss(self, epoch: int, index: int, state: State | None) -> tuple[Tensor, State | None]:
-        """Cross-entropy in nats, mean over the batch; with class weights the weighted mean."""
         rows = self._buckets.rows(epoch, index)
-        return F.cross_entropy(self._scores(rows), self._targets[torch.from_numpy(rows)], self._weights), None
+        return loss_of(self._scores(rows), self._targets[torch.from_numpy(rows)], self._weights), None
 
     def forward(self, epoch: int, index: int, state: State | None) -> None:
         self._scores(self._buckets.rows(epoch, index))
@@ -87,14 +97,22 @@ class ClassificationTask(Task):
         return scores
 
     def validate(self) -> float:
-        """Accuracy on the validation rows, by which the temperature of the probabilities is fitted anew."""
-        scores = scores_of(self.network, self._reader, self._kept)
-        if scores.isfinite().all():
-            self.model.temperature = fitted_temperature(scores, self._kept_targets)
-        return float((scores.argmax(1) == self._kept_targets).double().mean())
+        """Accuracy on the validation rows, or micro F1 where a row may have several labels.
+
+        By these rows the temperature of the probabilities, and the threshold of several labels, are fitted anew.
+        """
+        scores, targets = scores_of(self.network, self._reader, self._kept), self._kept_targets
+        if not scores.isfinite().all():
+            return float("nan") if self.model.several else float((scores.argmax(1) == targets).double().mean())
+        self.model.temperature = fitted_temperature(scores, targets)
+        if not self.model.several:
+            return float((scores.argmax(1) == targets).double().mean())
+        probabilities = (scores / self.model.temperature).sigmoid()
+        self.model.threshold = fitted_threshold(probabilities, targets)
+        return micro_f1(probabilities >= self.model.threshold, targets)
 
     def measure_baselines(self, share: float = 1.0) -> dict[str, float]:
-        self.baselines = baseline_accuracies(self._splits.lessons, self._splits.validation, share)
+        self.baselines = baseline_figures(self._splits.lessons, self._splits.validation, share)
         return self.baselines
 
     def sections(self, model: Model) -> list[Section]:
@@ -102,4 +120,5 @@ class ClassificationTask(Task):
         return sections(model, self._splits.validation, self._kept_targets, torch.get_num_threads())
 
     def note(self, step: int, value: float | None) -> None:
-        self.model.result = Result(step, value, self.baselines)
+        several = self.model.several
+        self.model.result = Result(step, None if several else value, self.baselines, value if several else None)

@@ -1,18 +1,20 @@
 """A trained classifier of texts: it predicts, it is measured beside the simple models, it is a folder of plain data."""
 
-import math
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import msgspec
 import torch
+from msgspec import Meta
 from torch import Tensor
 
 from recurra import files
 from recurra.cells.by_name import NAMES, check_named
 from recurra.data.columns import Labelled
+from recurra.data.label_sets import ONE
 from recurra.data.memory import items
 from recurra.data.parts import parts_of
 from recurra.data.split import Splits, read_rows, read_splits
@@ -21,16 +23,15 @@ from recurra.data.symbols import KINDS, Lexicon
 from recurra.errors import DataError, FileError, InputError, kind_of
 from recurra.report.blocks import About
 from recurra.tasks.classification import ClassificationNetwork, Sizes, scores_of
-from recurra.tasks.classifier_report import ACCURACY, Classification, accuracy, report
+from recurra.tasks.classifier_report import ACCURACY, Classification, report
 from recurra.tasks.classifier_sections import about
-from recurra.tasks.linear import LinearModel, majority
+from recurra.tasks.label_report import MICRO_F1, SeveralLabels, baseline_figures, encoded, several_report
 from recurra.tasks.measure import Measure, verdict
 from recurra.tasks.model import Model, trained_precision
 from recurra.tasks.recurrent import RecurrentEncoder
 from recurra.unroll.precision import check_here
 
 Settings = dict[str, str | int | float | bool | None]
-_BASELINE_ROWS = 20_000  # the linear model reads at most so many of the first training rows
 
 
 class DataCard(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -49,11 +50,17 @@ class DataCard(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Result(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What training reached on the validation rows: accuracies."""
+    """What training reached on the validation rows: accuracies, or micro F1."""
 
     step: int
     accuracy: float | None
     baselines: dict[str, float]
+    micro_f1: float | None = None  # where a text may have several labels
+
+    @property
+    def value(self) -> float | None:
+        """The figure."""
+        return self.accuracy if self.micro_f1 is None else self.micro_f1
 
 
 class _Record(msgspec.Struct, frozen=True):
@@ -69,13 +76,14 @@ class _Record(msgspec.Struct, frozen=True):
     data: DataCard | None
     result: Result | None
     subwords: list[str] | None = None
+    several: str = ONE  # how several labels a row are written
+    threshold: Annotated[float, Meta(ge=0, le=1)] = 0.5
 
 
 class Classifier(Model):
     """A classifier of texts: `predict`, `probabilities`, `evaluate`, `save`."""
 
     task: ClassVar[str] = "classification"
-    measure: ClassVar[Measure] = ACCURACY
     unit: ClassVar[str] = "symbols"
     unit_short: ClassVar[str] = "symbols"
     network: ClassificationNetwork
@@ -92,11 +100,25 @@ class Classifier(Model):
         data: DataCard | None = None,
         result: Result | None = None,
         subwords: Subwords | None = None,
+        way: str = ONE,
+        threshold: float = 0.5,
     ) -> None:
         self.network, self.sizes, self.lexicon, self.labels = network, sizes, lexicon, labels
         self.subwords = subwords  # n-grams of words; None where words are read whole, or characters
+        self.way = way  # how its tables write several labels a row; see `recurra.data.label_sets`
+        self.threshold = threshold  # probability from which on one of several labels is given
         self.temperature = temperature  # of the probabilities; fitted on the validation rows
         self.settings, self.data, self.result = settings or {}, data, result
+
+    @property
+    def measure(self) -> Measure:  # type: ignore[override]
+        """Accuracy, or micro F1 where a text may have several labels."""
+        return MICRO_F1 if self.several else ACCURACY
+
+    @property
+    def several(self) -> bool:
+        """Whether a text may have several labels, or none."""
+        return self.way != ONE
 
     @property
     def description(self) -> str:
@@ -138,25 +160,39 @@ class Classifier(Model):
 
     # ---------------------------------------------------------------------------------------------------- predicting
 
-    def predict(self, texts: str | Iterable[str]) -> list[str]:
-        """The likeliest label of each text. InputError for what is no text, or an empty one."""
-        return [self.labels[n] for n in self.distribution(texts).argmax(1).tolist()]
+    def predict(self, texts: str | Iterable[str]) -> list[Any]:
+        """The likeliest label of each text, or the set of its labels where a text may have several.
+
+        Raises InputError for what is no text, or an empty one.
+        """
+        probabilities = self.distribution(texts)
+        if self.several:
+            return [{self.labels[n] for n in row.nonzero()[:, 0].tolist()} for row in probabilities >= self.threshold]
+        return [self.labels[n] for n in probabilities.argmax(1).tolist()]
 
     def probabilities(self, texts: str | Iterable[str]) -> list[dict[str, float]]:
         """The probability of every label for each text, calibrated on the validation rows; likeliest first."""
         rows = [dict(zip(self.labels, row)) for row in self.distribution(texts).tolist()]
         return [dict(sorted(row.items(), key=lambda item: -item[1])) for row in rows]
 
+    def unknown(self, texts: str | Iterable[str]) -> dict[str, int]:
+        """Symbols of texts that are not known from training, with how often each occurs, most frequent first."""
+        found: Counter[str] = Counter()
+        for text in _texts(texts):
+            found.update(self.lexicon.unknown(text))
+        return dict(found.most_common())
+
     def distribution(self, texts: str | Iterable[str]) -> Tensor:
         """The same as a tensor (N, K), in the order of `labels`."""
         checked = _texts(texts)
         reader = Dictionary(self.lexicon, self.subwords) if self.subwords else self.lexicon
         scores = scores_of(self.network, reader, [reader.encode(text) for text in checked])
-        return (scores / self.temperature).softmax(1)
+        scores = scores / self.temperature
+        return scores.sigmoid() if self.several else scores.softmax(1)
 
     # ----------------------------------------------------------------------------------------------------- measuring
 
-    def evaluate(self, data: Any) -> Classification:
+    def evaluate(self, data: Any) -> Classification | SeveralLabels:
         """Measures the model on a table (a path, rows in memory) beside the majority class and a linear model.
 
         Of the data it was trained on only the test part is measured (the validation part where there is none), and the
@@ -168,7 +204,7 @@ class Classifier(Model):
             part, what = (splits.test, "test") if splits.test else (splits.validation, "validation")
             rows, notes = part, [f"The model was trained on this data; only its {what} part was measured."]
             return self._measured(rows, splits.lessons, notes)
-        rows, notes = read_rows(_table_of(data), *self._columns(), known=self.labels)
+        rows, notes = read_rows(_table_of(data), *self._columns(), known=self.labels, way=self.way)
         again = self._splits(self.data.path) if self.data and self.data.path else None
         return self._measured(rows, again.lessons if again else None, notes)
 
@@ -181,28 +217,26 @@ class Classifier(Model):
         if card is None or (isinstance(data, str | os.PathLike) and not Path(data).exists()):
             return None
         try:
-            splits = read_splits(data, card.text, card.label, card.validation, card.test, card.seed, card.extra or None)
+            splits = read_splits(
+                data, card.text, card.label, card.validation, card.test, card.seed, card.extra or None, self.several
+            )
         except (DataError, InputError):
             return None
         return splits if splits.sha256 == card.sha256 else None
 
-    def _measured(self, rows: Labelled, train: Labelled | None, notes: list[str]) -> Classification:
-        numbers = {label: number for number, label in enumerate(self.labels)}
-        for place, label in enumerate(rows.labels):
-            if label not in numbers:
-                raise DataError(
-                    f"Line {rows.lines[place]} of {rows.name} has the label {label!r}, which the model does not know; "
-                    f"it knows {', '.join(self.labels)}."
-                )
-        baselines = baseline_accuracies(train, rows) if train else {}
+    def _measured(self, rows: Labelled, train: Labelled | None, notes: list[str]) -> Classification | SeveralLabels:
+        targets = encoded(rows, {label: number for number, label in enumerate(self.labels)})
+        baselines = baseline_figures(train, rows) if train else {}
         if train is None:
             name = self.data.name if self.data else "the training data"
             notes.append(
                 f"The simple models are missing, because they need the training data ({name}), which is not there."
             )
-        targets = torch.tensor([numbers[label] for label in rows.labels])
         notes += [self.rounding] if self.rounding else []
-        return report(rows.name, self.distribution(rows.texts), targets, self.labels, baselines, notes)
+        probabilities = self.distribution(rows.texts)
+        if self.several:
+            return several_report(rows.name, probabilities, targets, self.labels, self.threshold, baselines, notes)
+        return report(rows.name, probabilities, targets, self.labels, baselines, notes)
 
     # -------------------------------------------------------------------------------------------------------- folder
 
@@ -210,6 +244,7 @@ class Classifier(Model):
         record = _Record(
             self.task, self.sizes, self.lexicon.kind, self.lexicon.symbols, self.labels, self.temperature,
             self.settings, self.data, self.result, self.subwords.grams if self.subwords else None,
+            self.way, self.threshold,
         )  # fmt: skip
         return msgspec.to_builtins(record), {
             "model.safetensors": files.pack(self.network.state_dict()),
@@ -230,6 +265,7 @@ class Classifier(Model):
         return cls(
             network, record.sizes, lexicon, record.labels, record.temperature, record.settings, record.data,
             record.result, subwords=None if record.subwords is None else Subwords(record.subwords),
+            way=record.several, threshold=record.threshold,
         )  # fmt: skip
 
     def card(self) -> str:
@@ -249,8 +285,8 @@ class Classifier(Model):
                 "",
                 f"{self.data.name}: rows {rows}; sha256 of texts and labels `{self.data.sha256}`.",
             ]
-        if self.result and self.result.accuracy is not None:
-            line = verdict(self.result.accuracy, self.result.baselines, ACCURACY)
+        if self.result and self.result.value is not None:
+            line = verdict(self.result.value, self.result.baselines, self.measure)
             lines += ["", "## Result", "", f"After {self.result.step} steps, on the validation rows: {line}"]
         return "\n".join([*lines, "", "## Limits", "", _LIMITS, ""])
 
@@ -260,21 +296,6 @@ _LIMITS = (
     "Symbols that training had fewer than `min_count` times are read as one reserved symbol. The validation rows chose "
     "the best checkpoint and the temperature of the probabilities, so their figures are slightly on the good side."
 )
-
-
-def baseline_accuracies(train: Labelled, rows: Labelled, share: float = 1.0) -> dict[str, float]:
-    """The accuracy on `rows` of the most frequent training label, and of the linear model on character n-grams.
-
-    share: of the rows that the linear model would learn from.
-    """
-    most = min(len(train), _BASELINE_ROWS)
-    few = train.take(range(math.ceil(most * share)))
-    suffix = f" of the first {_BASELINE_ROWS:,} rows" if most < len(train) else ""
-    linear = LinearModel(few.texts, few.labels)
-    return {
-        "majority class": accuracy([majority(train.labels)] * len(rows), rows.labels),
-        "linear model on character n-grams" + suffix: accuracy(linear.predict(rows.texts), rows.labels),
-    }
 
 
 def _table_of(data: Any) -> Any:

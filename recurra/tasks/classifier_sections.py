@@ -1,6 +1,6 @@
 """What a report shows of a classifier: its labels and how they are confused, its worst errors, how fast it answers."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from torch import Tensor
@@ -9,7 +9,8 @@ from recurra.data.columns import Labelled
 from recurra.data.words import is_chinese
 from recurra.report.blocks import About, Bars, Block, Cell, Matrix, Section, Table, Text
 from recurra.report.words import Both, Said, listed
-from recurra.tasks.classifier_report import Classification, report
+from recurra.tasks.classifier_report import Classification, LabelScore, report
+from recurra.tasks.label_report import SeveralLabels, several_report
 from recurra.tasks.latency import Call, latency
 from recurra.tasks.terms import term
 
@@ -88,6 +89,12 @@ def sections(model: "Classifier", rows: Labelled, targets: Tensor, threads: int)
     kept = range(min(len(rows), _ROWS))
     texts, targets = [rows.texts[k] for k in kept], targets[: len(kept)]
     probabilities = model.distribution(texts)
+    if model.several:
+        found = several_report(rows.name, probabilities, targets, model.labels, model.threshold, {}, ())
+        return [
+            Section("labels", Both("Labels", "各标签"), [Text(_overall_several(found)), _bars(found.labels)]),
+            Section("speed", Both("Speed", "速度"), _speed(model, texts, threads)),
+        ]
     measured = report(rows.name, probabilities, targets, model.labels, {}, ())
     some = [] if len(kept) == len(rows) else [Text(_SOME(n=len(kept), all=len(rows)))]
     return [
@@ -121,17 +128,24 @@ def _overall(measured: Classification) -> Both:
     )
 
 
+def _overall_several(measured: SeveralLabels) -> Both:
+    sentence = Both(
+        "{rows} validation rows: micro F1 {micro}, macro F1 {macro}, all labels right in {exact}; a label is given "
+        "from a probability of {threshold} on.",
+        "{rows} 行验证数据：微平均 F1 {micro}，宏平均 F1 {macro}，标签全对 {exact}；概率达到 {threshold} 即给出标签。",
+    )
+    return sentence(
+        rows=measured.rows,
+        micro=_percent(measured.micro_f1),
+        macro=_percent(measured.macro_f1),
+        exact=_percent(measured.exact),
+        threshold=f"{measured.threshold:.2f}",
+    )
+
+
 def _labels(names: Sequence[str], measured: Classification) -> list[Block]:
     """F1 of each label; of few labels the confusion matrix, of many the most frequent confusions."""
-    head = (Both("label", "标签"), "F1", Both("precision", "精确率"), Both("recall", "召回率"), Both("rows", "行数"))
-    worst = sorted(measured.labels.items(), key=lambda row: (row[1].f1, row[0]))
-    bars: list[tuple[Said, float, str, Sequence[Cell]]] = [
-        (name, s.f1, _percent(s.f1), (_percent(s.precision), _percent(s.recall), s.rows)) for name, s in worst[:_BARS]
-    ]
-    title = Both("F1 of each label, the lowest first", "各标签的 F1，从低到高")
-    if len(worst) > _BARS:
-        title = Both("F1 of the {n} labels that have the lowest", "F1 最低的 {n} 个标签")(n=_BARS)
-    blocks: list[Block] = [Bars(title, head, bars)]
+    blocks: list[Block] = [_bars(measured.labels)]
     if len(names) <= _IN_A_MATRIX:
         counts = [[measured.confusion[true].get(guess, 0) for guess in names] for true in names]
         title = Both("Confusion matrix; right answers are framed", "混淆矩阵（加框为正确）")
@@ -147,6 +161,18 @@ def _labels(names: Sequence[str], measured: Classification) -> list[Block]:
         columns = (Both("true", "真实"), Both("predicted", "预测"), Both("rows", "行数"))
         blocks.append(Table(Both("The most frequent confusions", "最常见的混淆"), columns, rows))
     return blocks
+
+
+def _bars(labels: Mapping[str, LabelScore]) -> Bars:
+    head = (Both("label", "标签"), "F1", Both("precision", "精确率"), Both("recall", "召回率"), Both("rows", "行数"))
+    worst = sorted(labels.items(), key=lambda row: (row[1].f1, row[0]))
+    bars: list[tuple[Said, float, str, Sequence[Cell]]] = [
+        (name, s.f1, _percent(s.f1), (_percent(s.precision), _percent(s.recall), s.rows)) for name, s in worst[:_BARS]
+    ]
+    title = Both("F1 of each label, the lowest first", "各标签的 F1，从低到高")
+    if len(worst) > _BARS:
+        title = Both("F1 of the {n} labels that have the lowest", "F1 最低的 {n} 个标签")(n=_BARS)
+    return Bars(title, head, bars)
 
 
 def _errors(names: Sequence[str], texts: Sequence[str], targets: Tensor, probabilities: Tensor) -> list[Block]:

@@ -29,23 +29,37 @@ class LinearModel:
         p(k | text) = softmax(W x + b)_k,   x_g = idf(g) / norm for each n-gram g that the text has,
         W, b = argmin  -Σ ln p(label | text) + λ/2 |W|²,   λ = 1,   by L-BFGS from zero.
 
-    No random numbers: the same texts give the same model. n-grams of one text only are left out.
+    Where a text may have several labels each is a logistic regression of its own, with σ in place of softmax, and is
+    given from 1/2 on. No random numbers: the same texts give the same model. n-grams of one text only are left out.
     """
 
-    def __init__(self, texts: Sequence[str], labels: Sequence[str]) -> None:
-        self.labels = sorted(set(labels))
+    def __init__(self, texts: Sequence[str], sets: Sequence[Sequence[str]]) -> None:
+        """sets: the labels of every text, a tuple each."""
+        self.labels = sorted({label for labels in sets for label in labels})
         rows, codes = _grams(texts)
         self._codes, counts = np.unique(codes, return_counts=True)
         kept = counts >= _LEAST
         self._codes = self._codes[kept]
         self._idf = torch.from_numpy(np.log((1 + len(texts)) / (1 + counts[kept])) + 1).float()
         numbers = {label: number for number, label in enumerate(self.labels)}
-        self._weights, self._bias = self._fit(rows, codes, len(texts), torch.tensor([numbers[n] for n in labels]))
+        if all(len(labels) == 1 for labels in sets):
+            targets = torch.tensor([numbers[label] for (label,) in sets])
+        else:
+            targets = torch.zeros(len(texts), len(self.labels))
+            for row, labels in enumerate(sets):
+                targets[row, [numbers[label] for label in labels]] = 1
+        self._weights, self._bias = self._fit(rows, codes, len(texts), targets)
 
     def predict(self, texts: Sequence[str]) -> list[str]:
         """The likeliest label of each text."""
-        scores = self._scores(*self._features(*_grams(texts), len(texts)), self._weights, self._bias)
-        return [self.labels[n] for n in scores.argmax(1).tolist()]
+        return [self.labels[n] for n in self._of(texts).argmax(1).tolist()]
+
+    def predict_several(self, texts: Sequence[str]) -> list[list[str]]:
+        """The labels of each text that are likelier than not."""
+        return [[self.labels[n] for n in row.nonzero()[:, 0].tolist()] for row in self._of(texts) > 0]
+
+    def _of(self, texts: Sequence[str]) -> Tensor:
+        return self._scores(*self._features(*_grams(texts), len(texts)), self._weights, self._bias)
 
     def _fit(self, rows: NDArray[np.int64], codes: Codes, count: int, targets: Tensor) -> tuple[Tensor, Tensor]:
         x = self._features(rows, codes, count)
@@ -55,7 +69,11 @@ class LinearModel:
 
         def closure() -> Tensor:
             solver.zero_grad()
-            loss = F.cross_entropy(self._scores(*x, weights, bias), targets, reduction="sum")
+            scores = self._scores(*x, weights, bias)
+            if targets.ndim == 1:
+                loss = F.cross_entropy(scores, targets, reduction="sum")
+            else:
+                loss = F.binary_cross_entropy_with_logits(scores, targets, reduction="sum")
             loss = loss + _DECAY / 2 * weights.square().sum()
             loss.backward()  # type: ignore[no-untyped-call]
             return loss

@@ -62,7 +62,7 @@ class Model(ABC):
     def evaluate(self, data: Any) -> Any:
         """Measures the model on `data` beside the baselines of its task."""
 
-    def predict(self, *args: Any, **settings: Any) -> list[str]:
+    def predict(self, *args: Any, **settings: Any) -> list[Any]:
         """The label of each text, from the tasks that tell texts apart."""
         raise InputError(f"A model of the task '{self.task}' does not predict labels.")
 

@@ -9,6 +9,7 @@ from recurra.tasks.measure import MODEL, Measure
 TERMS = {
     MODEL: Both(MODEL, "本模型"),
     "accuracy": Both("accuracy", "准确率"),
+    "micro F1": Both("micro F1", "微平均 F1"),
     "bits per character": Both("bits per character", "每字符比特数"),
     "perplexity": Both("perplexity", "困惑度"),
     "unigram": Both("unigram", "一元模型"),

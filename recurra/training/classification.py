@@ -50,7 +50,14 @@ class ClassificationSetup(Setup):
         from_file = isinstance(data, str | os.PathLike)
         table = None if from_file else table_of_memory(data)
         splits = read_splits(
-            table or data, wanted.text, wanted.label, wanted.validation, test, wanted.seed, wanted.extra
+            table or data,
+            wanted.text,
+            wanted.label,
+            wanted.validation,
+            test,
+            wanted.seed,
+            wanted.extra,
+            wanted.several,
         )
         return cls(splits, str(Path(data).absolute()) if from_file else None, table)
 
@@ -58,7 +65,9 @@ class ClassificationSetup(Setup):
     def again(cls, folder: Path, config: Config) -> "ClassificationSetup":
         path, full = config.data.path, config.settings
         place = folder / _COPY if path == _COPY else Path(path)
-        splits = read_splits(place, full.text, full.label, full.validation, full.test or 0.0, full.seed, full.extra)
+        splits = read_splits(
+            place, full.text, full.label, full.validation, full.test or 0.0, full.seed, full.extra, full.several
+        )
         check_unchanged(path, splits.sha256, folder, config)
         setup = cls(dataclasses.replace(splits, name=config.data.name), path, None)
         vectors = setup._reading(full).vectors
@@ -100,6 +109,7 @@ class ClassificationSetup(Setup):
             class_weights="equal",
             text=train.text,
             label=train.label,
+            several=train.several,
             test=None if self.path is not None and _is_folder(self.path) else _TEST,
             hidden=128,
             embedding=128 if read.vectors is None else read.vectors.width,
@@ -117,7 +127,9 @@ class ClassificationSetup(Setup):
             log_interval=max(1, min(interval, steps // 200)),
         )
         with torch.device("meta"):
-            network = ClassificationNetwork(_sizes(full), len(lexicon_of(read.reader)), len(set(train.labels)))
+            network = ClassificationNetwork(
+                _sizes(full), len(lexicon_of(read.reader)), len({label for labels in train.sets for label in labels})
+            )
         check_memory(network, f"hidden={full.hidden}, layers={full.layers} and embedding={full.embedding}")
         return msgspec.structs.replace(full, epochs=None)
 

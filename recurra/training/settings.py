@@ -52,6 +52,7 @@ TASKS_OF: dict[str, tuple[str, ...]] = {
     "label": ("classification",),
     "test": ("classification",),
     "extra": ("classification",),
+    "several": ("classification",),
 }
 
 
@@ -157,6 +158,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     extra: Annotated[
         str | None,
         Meta(description="More rows to train on: a table, or a file or folder of labelled trees. [none]"),
+    ] = None
+    several: Annotated[
+        bool | None, Meta(description="Whether a text may have several labels, or none. [found from the table]")
     ] = None
     symbols: Annotated[
         Literal["characters", "words", "bpe"] | None,
