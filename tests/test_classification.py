@@ -252,7 +252,7 @@ def test_columns_of_other_names_are_found_and_said(learned: Run) -> None:
 def test_balanced_weights_make_labels_equal() -> None:
     """The loss of all rows in one batch: each label's own mean loss, averaged over the labels."""
     rows = [(f"text {n}", "rare" if n % 5 == 0 else "common") for n in range(50)]
-    wanted = Settings(class_weights="balanced", batch=100, dropout=0.0, hidden=4, embedding=4)
+    wanted = Settings(class_weights="balanced", batch=100, dropout=0.0, word_dropout=0.0, hidden=4, embedding=4)
     setup = ClassificationSetup.of(rows, wanted)
     task = setup.task(setup.complete(wanted))
     train = setup.splits.train

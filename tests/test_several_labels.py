@@ -139,8 +139,8 @@ def test_a_run_of_rows_in_memory_is_resumed(tmp_path: Path) -> None:
 def test_figures_by_hand() -> None:
     targets = torch.tensor([[1.0, 0, 1], [0, 0, 0], [1, 1, 0], [0, 1, 0]])
     probabilities = torch.tensor([[0.9, 0.2, 0.3], [0.2, 0.1, 0.2], [0.8, 0.6, 0.4], [0.1, 0.7, 0.2]])
-    assert fitted_threshold(probabilities, targets) == pytest.approx(0.5)
-    assert fitted_threshold(probabilities / 2, targets) == pytest.approx(0.25)
+    assert fitted_threshold(probabilities, targets) == pytest.approx(0.25)
+    assert fitted_threshold(probabilities / 2, targets) == pytest.approx(0.125)
     assert micro_f1(probabilities >= 0.5, targets) == pytest.approx(2 * 4 / (4 + 5))
     assert micro_f1(torch.zeros(2, 2, dtype=torch.bool), torch.zeros(2, 2)) == 1
     found = several_report("t", probabilities, targets, ["a", "b", "c"], 0.5, {"majority class": 0.1}, [])
