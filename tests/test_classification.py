@@ -437,7 +437,7 @@ def test_the_command_labels_arguments_a_file_and_lines(
         for row in shown(capsys, "predict", place, "--file", str(tmp_path / "texts.txt"), "--json").splitlines()
     ]
     assert [row["label"] for row in told] == ["bad", "good"] and set(told[0]["probabilities"]) == {"bad", "good"}
-    monkeypatch.setattr(sys, "stdin", io.StringIO("dreadful\n"))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"dreadful\n")))
     assert shown(capsys, "predict", place).startswith("bad\t")
     assert cli.run(["predict", place, "x", "--file", "y"]) == 2
     assert "Both texts and --file y are given; give one of them." in capsys.readouterr().err

@@ -1,8 +1,10 @@
 """Scores of whole sentences against a plain loop; blanks filled against trying everything; candidates ranked."""
 
+import io
 import json
 import math
 import random
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,6 @@ import recurra
 from recurra.cli import WRONG_INPUT, run
 from recurra.data.candidates import Group, groups_of_text
 from recurra.data.symbols import Characters, Kind
-from recurra.data.text import Text
 from recurra.data.vocabulary import learned as learned_symbols
 from recurra.errors import DataError, InputError
 from recurra.tasks import infilling, reading
@@ -187,6 +188,9 @@ def test_whatever_mark_ends_the_sentence_belongs_to_the_candidate() -> None:
     assert not {".", "!", "cat."} & set(found)
     assert max(map(len, found)) == 3
     assert model.fill("the ____.", longest=3).best == "the cat."
+    short = model.fill("the ca____", longest=1, top=99).candidates
+    assert short[0].text == "t" and {len(c.text) for c in short} == {1}
+    assert short[0].log_probability == pytest.approx(np.logaddexp.reduce(ends))
 
 
 # Each line has a middle symbol that its left says nothing of, and its right everything.
@@ -302,10 +306,10 @@ def test_a_classifier_neither_fills_nor_ranks() -> None:
 
 
 def test_groups_of_a_file() -> None:
-    found = groups_of_text(Text("c.txt", "\nabx\nab y\n\n \nabz\t-1.5\na\tb\t2e3\n"))
+    found = groups_of_text("c.txt", "\nabx\nab y\n\n \nabz\t-1.5\na\tb\t2e3\n")
     assert found == [Group("1", ["abx", "ab y"], None), Group("2", ["abz", "a\tb"], [-1.5, 2000.0])]
     lines = '{"id": 7, "text": "abx"}\n{"id": "u", "text": "b", "score": 1}\n\n{"id": 7, "text": "aby"}\n'
-    assert groups_of_text(Text("c.jsonl", lines)) == [Group("7", ["abx", "aby"], None), Group("u", ["b"], [1.0])]
+    assert groups_of_text("c.jsonl", lines) == [Group("7", ["abx", "aby"], None), Group("u", ["b"], [1.0])]
 
 
 @pytest.mark.parametrize(
@@ -322,7 +326,7 @@ def test_groups_of_a_file() -> None:
 )
 def test_a_file_of_candidates_that_cannot_be_read_is_told_by_line(name: str, content: str, message: str) -> None:
     with pytest.raises(DataError) as told:
-        groups_of_text(Text(name, content))
+        groups_of_text(name, content)
     assert str(told.value).startswith(message)
 
 
@@ -346,7 +350,33 @@ def test_the_commands(grammar: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert run(["rank", str(grammar), str(file), "--json"]) == 0
     told = json.loads(capsys.readouterr().out.splitlines()[0])
     assert (told["id"], told["candidates"][0]["text"], told["candidates"][0]["place"]) == ("1", "abxpp", 1)
-    file.write_bytes(b"ab\n\xff\n")
-    assert run(["rank", str(grammar), str(file)]) == WRONG_INPUT
     assert run(["fill", str(grammar), "ab"]) == WRONG_INPUT
     assert "has no blank; write ____" in capsys.readouterr().err
+
+
+def test_what_the_commands_read(
+    grammar: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def standard_input(content: str) -> None:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content.encode())))
+
+    standard_input("ab____pp\n\nba____qr\n")
+    assert run(["fill", str(grammar), "--candidates", "x,y", "--top", "1"]) == 0
+    out, err = capsys.readouterr()
+    assert [line[-1] for line in out.splitlines() if line.startswith(" ")] == ["x", "y"]
+    assert err == "recurra: 1 blank line was left out\n"
+    standard_input("abxqr\nabxpp\n")
+    assert run(["rank", str(grammar), "--best"]) == 0
+    assert capsys.readouterr().out == "abxpp\n"
+    file = tmp_path / "c.txt"
+    for content, told in (
+        (b"ab\na\xff\n", f"{file} is not UTF-8 throughout: 1 line is not, the first is line 2, whose byte 2 is 0xff;"),
+        (b"", f"{file} is empty (0 bytes); give at least one line."),
+    ):
+        file.write_bytes(content)
+        for words in (["rank", str(grammar), str(file)], ["fill", str(grammar), "--file", str(file)]):
+            assert run(words) == WRONG_INPUT
+            assert capsys.readouterr().err.startswith(f"recurra: {told}")
+    standard_input("")
+    assert run(["rank", str(grammar)]) == WRONG_INPUT
+    assert capsys.readouterr().err.startswith("recurra: standard input has no candidates; give one a line,")

@@ -5,8 +5,8 @@ import json
 import sys
 
 import recurra
+from recurra.cli.texts import read_lines
 from recurra.data.candidates import groups_of_text
-from recurra.data.text import Text, read_text
 from recurra.tasks.rank import Ranking
 
 
@@ -15,8 +15,7 @@ def show(
 ) -> None:
     """Each group's candidates with what they are ranked by, a blank line between; or the best alone; or JSON."""
     loaded = recurra.load(model, precision)
-    text = Text("standard input", sys.stdin.read()) if candidates is None else read_text(candidates)
-    groups = groups_of_text(text)
+    groups = groups_of_text(*read_lines(candidates))
     if loaded.rounding:
         print(loaded.rounding, file=sys.stderr)
     if single := sum(len(group.texts) == 1 for group in groups):

@@ -7,7 +7,6 @@ from typing import Any
 
 import msgspec
 
-from recurra.data.text import Text
 from recurra.errors import DataError, InputError, kind_of
 
 
@@ -26,28 +25,26 @@ class _Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     score: float | None = None
 
 
-def groups_of_text(text: Text) -> list[Group]:
+def groups_of_text(name: str, content: str) -> list[Group]:
     """Groups from lines: `candidate`, or `candidate<TAB>score`; a blank line between groups, which are numbered from 1.
 
     A file named .jsonl has an object a line: `text`, the `id` of its group, and maybe `score`.
     """
-    if text.name.lower().endswith(".jsonl"):
-        groups = _objects(text)
-    else:
-        groups = _blocks(text)
+    is_json = name.lower().removesuffix(".gz").endswith(".jsonl")
+    groups = _objects(name, content) if is_json else _blocks(name, content)
     if not groups:
-        raise DataError(f"{text.name} has no candidates; give one a line, and a blank line between groups.")
+        raise DataError(f"{name} has no candidates; give one a line, and a blank line between groups.")
     return groups
 
 
-def _blocks(text: Text) -> list[Group]:
+def _blocks(name: str, content: str) -> list[Group]:
     groups: list[Group] = []
     block: list[tuple[int, str, float | None]] = []
-    for number, line in enumerate([*text.content.splitlines(), ""], 1):
+    for number, line in enumerate([*content.splitlines(), ""], 1):
         if line.strip():
-            block.append((number, *_candidate(text.name, number, line)))
+            block.append((number, *_candidate(name, number, line)))
         elif block:
-            groups.append(_group(text.name, str(len(groups) + 1), block))
+            groups.append(_group(name, str(len(groups) + 1), block))
             block = []
     return groups
 
@@ -66,21 +63,21 @@ def _candidate(name: str, number: int, line: str) -> tuple[str, float | None]:
         ) from None
 
 
-def _objects(text: Text) -> list[Group]:
+def _objects(name: str, content: str) -> list[Group]:
     found: dict[str, list[tuple[int, str, float | None]]] = {}
-    for number, line in enumerate(text.content.split("\n"), 1):
+    for number, line in enumerate(content.split("\n"), 1):
         if not line.strip():
             continue
         try:
             row = msgspec.json.decode(line, type=_Line)
         except (msgspec.MsgspecError, RecursionError) as error:
             raise DataError(
-                f"Line {number} of {text.name} is no candidate: {error}; give an object with id, text and maybe score."
+                f"Line {number} of {name} is no candidate: {error}; give an object with id, text and maybe score."
             ) from None
         if not row.text.strip():
-            raise DataError(f"Line {number} of {text.name} has an empty text; leave it out.")
+            raise DataError(f"Line {number} of {name} has an empty text; leave it out.")
         found.setdefault(str(row.id), []).append((number, row.text, row.score))
-    return [_group(text.name, name, rows) for name, rows in found.items()]
+    return [_group(name, name, rows) for name, rows in found.items()]
 
 
 def _group(name: str, group: str, rows: list[tuple[int, str, float | None]]) -> Group:

@@ -119,8 +119,8 @@ def _end_of_words(text: str, begin: int, end: int) -> int:
     return before if before > 0 else end
 
 
-def read_bytes(path: str | os.PathLike[str]) -> bytes:
-    """The bytes of a file of text. DataError says in one sentence why there are none."""
+def read_bytes(path: str | os.PathLike[str], needed: str = "a text of at least some thousand characters") -> bytes:
+    """The bytes of a file of text, where `needed` is what it must hold. DataError says why there are none."""
     if not os.fspath(path):
         raise DataError("The path of the text is empty; give the path of a text file.")
     path = Path(path)
@@ -137,7 +137,7 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}.") from None
     if not raw:
-        raise DataError(f"{path} is empty (0 bytes); give a text of at least some thousand characters.")
+        raise DataError(f"{path} is empty (0 bytes); give {needed}.")
     return raw
 
 

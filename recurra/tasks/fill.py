@@ -91,7 +91,8 @@ class Sides:
         inside = torch.tensor([n != UNKNOWN and not _LINE_ENDS & set(text) for n, text in enumerate(texts)])
         first = torch.tensor([text.startswith(self.begins) for text in texts])
         last = torch.tensor([text.endswith(self.ends) for text in texts])
-        return Allowed(inside & first, inside, inside & last)
+        marks = torch.tensor([text.strip() != "" and not text.strip(_ENDS) for text in texts])
+        return Allowed(inside & first, inside, inside & last, inside & last & marks)
 
     def text(self, filled: str) -> str:
         """What stands in the blank itself, of the symbols that fill it."""

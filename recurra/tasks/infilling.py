@@ -25,11 +25,12 @@ _BEHIND = 10.0  # nats behind the best so far at which a candidate is given up: 
 
 @dataclass(frozen=True)
 class Allowed:
-    """Which symbols (V,) a candidate may begin with, hold, and end with."""
+    """Which symbols (V,) a candidate may begin with, hold, and end with, and which marks may follow the longest."""
 
     first: Tensor
     inside: Tensor
     last: Tensor
+    marks: Tensor
 
 
 @dataclass
@@ -63,21 +64,22 @@ def _joined(parts: Sequence[_Open]) -> _Open:
 
 @torch.no_grad()
 def search(
-    reader: Reader, left: Ints, right: Ints, allowed: Allowed, longest: int, least: int
+    reader: Reader, left: Ints, right: Ints, allowed: Allowed, longest: int, least: int, is_last: bool
 ) -> tuple[list[tuple[list[int], float]], int]:
     """The likeliest candidates with ln p(c right | left), the best first; and how many there were.
 
-    least: how many are read to the end, however far behind they are.
+    least: how many are read to the end, however far behind they are. is_last: a mark may follow the longest of them.
     """
-    at = _Open(torch.full((1, longest), -1), torch.zeros(1, dtype=torch.float64), reader.after(left))
+    masks = [allowed.first, *[allowed.inside] * (longest - 1), *([allowed.marks] if is_last else [])]
+    at = _Open(torch.full((1, len(masks)), -1), torch.zeros(1, dtype=torch.float64), reader.after(left))
     whole: list[_Open] = []
     considered = 0
-    for depth in range(longest):
-        at, ended, count = _one_more(reader, at, allowed, depth, torch.from_numpy(right[:1]), least)
+    for depth, mask in enumerate(masks):
+        if not mask.any() or not len(at.nats):
+            break
+        at, ended, count = _one_more(reader, at, mask, allowed.last, depth, torch.from_numpy(right[:1]), least)
         whole += ended
         considered += count
-        if not len(at.nats):
-            break
     if not whole:
         return [], 0
     found = _joined(whole).kept(least)
@@ -89,17 +91,17 @@ def search(
 
 
 def _one_more(
-    reader: Reader, at: _Open, allowed: Allowed, depth: int, first: Tensor, least: int
+    reader: Reader, at: _Open, mask: Tensor, last: Tensor, depth: int, first: Tensor, least: int
 ) -> tuple[_Open, list[_Open], int]:
     """Candidates with one symbol more: the likeliest, which others begin with; those that end here, with ln p of the
     right's `first` symbol, if it has one; and how many those were."""
     nats = at.position.following() + at.nats[:, None]
-    nats[:, ~(allowed.inside if depth else allowed.first)] = -torch.inf
+    nats[:, ~mask] = -torch.inf
     nats, place = nats.flatten().topk(min(_BEAM if depth else _FIRST, int((nats > -torch.inf).sum())))
     rows, numbers = place // reader.symbols, place % reader.symbols
     symbols = at.symbols[rows]
     symbols[:, depth] = numbers
-    ends = allowed.last[numbers]
+    ends = last[numbers]
     beginnings, whole = at.take(torch.arange(0)), list[_Open]()
     for piece in torch.split(torch.arange(len(nats)), max(_BEAM, reader.most_rows // 8)):
         if whole and float(nats[piece[0]]) < _bound(torch.cat([each.nats for each in whole]), least):

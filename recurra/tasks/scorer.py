@@ -83,10 +83,10 @@ class Scorer(ABC):
         warn_of_unknown(self.vocabulary, [around.left, around.right], "The sentence has", 3)
         begin, end = edges(self.vocabulary)
         before, after = self.vocabulary.encode(around.left), self.vocabulary.encode(around.right)
-        is_last = len(end) > 0 and not around.right.strip()  # whatever mark ends the sentence is part of what is found
+        is_last = len(end) > 0 and not right.strip()  # whatever mark ends the sentence is part of what is found
         rows, considered = search(
             self.reader(), np.concatenate([begin, before]), np.concatenate([after, end]),
-            around.allowed(self.vocabulary), longest + 1 if is_last else longest, least,
+            around.allowed(self.vocabulary), longest, least, is_last,
         )  # fmt: skip
         filled = ((around.text(self.vocabulary.decode(numbers)), nats) for numbers, nats in reversed(rows))
         texts = {text: nats for text, nats in filled if text.strip()}
@@ -96,9 +96,7 @@ class Scorer(ABC):
                 f"{around.ends!r}; put a blank between {BLANK} and the words beside it."
             )
         found = self._whole(left, right, before, texts)
-        if is_last and (words := without_marks(found)):
-            found = [(text, nats) for text, nats in words if len(self.vocabulary.encode(text)) <= longest]
-        return found, considered
+        return (without_marks(found) or found) if is_last else found, considered
 
     def _whole(self, left: str, right: str, before: Ints, found: dict[str, float]) -> list[tuple[str, float]]:
         """Candidates with ln p of the whole sentence. Its words and pieces are found anew: they depend on all of it."""
