@@ -171,7 +171,7 @@ def test_sealed_manifests_with_wrong_fields_are_refused_or_change_nothing(
             loaded = recurra.load(tmp_path)
             assert isinstance(loaded, LanguageModel)
             assert files.pack(loaded.network.state_dict()) == models[0]["model.safetensors"]
-            assert msgspec_sizes(loaded) == record["sizes"]
+            assert msgspec_sizes(loaded) == msgspec_sizes(tiny_model(1)) | record["sizes"]
     assert refused > 100
 
 

@@ -28,6 +28,7 @@ class Vocabulary(ABC):
 
     kind: Kind
     symbols: Sequence[str]
+    by_frequency = True  # whether numbers are given by falling frequency
 
     def __len__(self) -> int:
         return 1 + len(self.symbols)
@@ -68,6 +69,7 @@ class Characters(Vocabulary):
     """Every character of a text, in code point order."""
 
     kind = "characters"
+    by_frequency = False
 
     def __init__(self, characters: Iterable[str]) -> None:
         self.characters = "".join(sorted(set(characters)))

@@ -21,9 +21,10 @@ from recurra.data.symbols import END, UNKNOWN, Kind, Vocabulary
 from recurra.data.text import Source, Text
 from recurra.errors import DataError, FileError
 from recurra.report.blocks import About
+from recurra.tasks.causal import State
 from recurra.tasks.decoding import Decoder, check_length, check_prompt
 from recurra.tasks.evaluation import MEASURES, NOUNS, Evaluation, bits_per_character, counted, verdict
-from recurra.tasks.language import LanguageNetwork, Sizes, State
+from recurra.tasks.language import LanguageNetwork, Sizes
 from recurra.tasks.language import measure as measure_loss
 from recurra.tasks.language_sections import about
 from recurra.tasks.measure import Measure
@@ -119,7 +120,9 @@ class LanguageModel(Scorer, Model):
     @property
     def description(self) -> str:
         sizes = self.sizes
-        return f"{sizes.layers} {sizes.cell.upper()} layer{'s' if sizes.layers > 1 else ''} of {sizes.hidden} units"
+        kinds = {"cnn": "causal convolution", "transformer": "causal Transformer", "recurrent": str(sizes.cell).upper()}
+        plural = "s" if sizes.layers > 1 else ""
+        return f"{sizes.layers} {kinds[sizes.encoder]} layer{plural} of {sizes.hidden} units"
 
     def about(self) -> About:
         return about(self)

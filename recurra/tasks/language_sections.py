@@ -40,7 +40,7 @@ def about(model: "LanguageModel") -> About:
     blank = "明月____" if chinese else "The ____."
     return About(
         kind=Both("Language model of {unit}", "{unit}语言模型")(unit=unit),
-        network=Both(model.description, f"{sizes.layers} 层 {sizes.cell.upper()}，每层 {sizes.hidden} 个单元"),
+        network=Both(model.description, f"{sizes.layers} 层 {(sizes.cell or sizes.encoder).upper()}，每层 {sizes.hidden} 个单元"),
         data=data,
         limits=_LIMITS,
         uses=[

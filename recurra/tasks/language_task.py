@@ -9,7 +9,8 @@ from recurra.data.numbers import encoded
 from recurra.data.stream import Stream
 from recurra.data.symbols import Vocabulary
 from recurra.report.blocks import Section
-from recurra.tasks.language import LanguageNetwork, Sizes, State, measure
+from recurra.tasks.causal import State
+from recurra.tasks.language import LanguageNetwork, Regularisation, Sizes, measure
 from recurra.tasks.language_model import DataCard, LanguageModel, Result, Settings, baseline_models
 from recurra.tasks.language_sections import sections
 from recurra.tasks.model import Model
@@ -34,7 +35,7 @@ class LanguageTask(Task):
         corpus: Corpus,
         vocabulary: Vocabulary,
         sizes: Sizes,
-        dropout: float,
+        regularisation: Regularisation,
         batch: int,
         window: int,
         validation: float,
@@ -47,7 +48,7 @@ class LanguageTask(Task):
         self._numbers = vocabulary.encode(self._kept)
         self._training_text = part
         torch.manual_seed(key(seed, "weights"))
-        self.network = LanguageNetwork(sizes, len(vocabulary), dropout)
+        self.network = LanguageNetwork(sizes, len(vocabulary), regularisation)
         self.network.compute_in(str(settings.get("precision", "fp32")))
         self.network.start_from(torch.from_numpy(counts))
         parts = {} if corpus.whole else {part: len(text) for part, text in corpus.texts.items()}

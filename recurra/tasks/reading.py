@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from recurra.data.buckets import padded
-from recurra.tasks.language import LanguageNetwork, State
+from recurra.tasks.causal import State
+from recurra.tasks.language import LanguageNetwork
 
 Ints = NDArray[np.int64]
 _SCORES = 8_000_000  # numbers that the scores of one call may have: rows times steps times symbols

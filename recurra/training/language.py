@@ -15,14 +15,16 @@ from recurra.data.symbols import Vocabulary
 from recurra.data.texts import Texts, lines_of
 from recurra.data.vocabulary import BPE_SYMBOLS, learned
 from recurra.errors import DataError, InputError
-from recurra.tasks.language import LanguageNetwork, Sizes
+from recurra.tasks.language import LanguageNetwork, Regularisation, Sizes
 from recurra.tasks.language_model import as_corpus
 from recurra.tasks.language_task import LanguageTask
+from recurra.training.classification import check_encoder
 from recurra.training.config import Config, Data
 from recurra.training.settings import Settings, filled
 from recurra.training.setup import Setup, check_memory, check_unchanged
 
-CELLS = ("lstm", "gru", "rnn")
+DENSE = ("lstm", "gru", "rnn")  # torch.nn's layers
+_LARGE = 20_000  # symbols from which the softmax is adaptive
 _WORDS = 100_000  # of a text with more different words the most frequent
 _LOOKED_AT = 20_000_000  # characters that are looked at one by one, of each part
 _COPY = "data.txt"  # in the run folder, when the text came from no file
@@ -59,8 +61,7 @@ class LanguageSetup(Setup):
         return cls(dataclasses.replace(corpus, name=config.data.name), path)
 
     def complete(self, wanted: Settings) -> Settings:
-        if wanted.cell is not None and wanted.cell not in CELLS:
-            raise InputError(f"cell={wanted.cell!r} cannot be used; give {', '.join(CELLS[:-1])} or {CELLS[-1]}.")
+        _check_network(wanted)
         kind = wanted.symbols or "characters"
         if kind == "bpe" and wanted.min_count is not None:
             raise InputError(f"min_count={wanted.min_count} says nothing to symbols='bpe'; leave one of them out.")
@@ -72,7 +73,7 @@ class LanguageSetup(Setup):
         )
         vocabulary, length = self._read(full)
         full = complete(full, length, len(vocabulary))
-        network = LanguageNetwork(_sizes(full), len(vocabulary), device="meta")
+        network = LanguageNetwork(_sizes(full, vocabulary), len(vocabulary), _regularisation(full), device="meta")
         check_memory(network, f"hidden={full.hidden}, layers={full.layers} and embedding={full.embedding}")
         return full
 
@@ -86,11 +87,12 @@ class LanguageSetup(Setup):
         return vocabulary, sum(len(vocabulary.split(piece)) for piece in train.pieces())
 
     def task(self, full: Settings) -> LanguageTask:
-        assert full.batch and full.window and full.dropout is not None  # complete() has set them
+        assert full.batch and full.window  # complete() has set them
         record = msgspec.to_builtins(full)
-        vocabulary, sizes = self._read(full)[0], _sizes(full)
-        shape = (full.batch, full.window, full.validation)
-        return LanguageTask(self.corpus, vocabulary, sizes, full.dropout, *shape, full.seed, record)
+        vocabulary = self._read(full)[0]
+        sizes, held = _sizes(full, vocabulary), _regularisation(full)
+        batch, window = full.batch, full.window
+        return LanguageTask(self.corpus, vocabulary, sizes, held, batch, window, full.validation, full.seed, record)
 
     def parts(self, full: Settings) -> dict[str, Texts]:
         train, kept = self.corpus.split(full.validation)
@@ -122,13 +124,22 @@ def complete(given: Settings, characters: int, symbols: int) -> Settings:
     per_epoch = max(1, characters // (batch * window))
     steps = given.steps or (per_epoch * given.epochs if given.epochs else _seen(characters) // (batch * window))
     eval_interval = given.eval_interval or max(1, min(2000, -(-steps // 6)))
+    encoder = given.encoder or "recurrent"
+    hidden = given.hidden or (128 if characters < 50_000 else 256 if characters < 150_000 else 512)
     found = {
-        "cell": "lstm",
-        "learning_rate": 0.004,
+        "encoder": encoder,
+        "cell": "lstm" if encoder == "recurrent" else None,
+        "tied": False,
+        "variational": False,
+        "embedding_dropout": 0.0,
+        "weight_drop": 0.0 if encoder == "recurrent" else None,
+        "activation_penalty": 0.0,
+        "slowness_penalty": 0.0,
+        "learning_rate": 0.004 if encoder != "transformer" else 0.001,
         "sample_length": 200,
         "temperature": 0.8,
-        "hidden": 128 if characters < 50_000 else 256 if characters < 150_000 else 512,
-        "embedding": min(64, symbols),
+        "hidden": hidden,
+        "embedding": hidden if given.tied else min(64, symbols) if symbols < 1000 else 256,
         "dropout": 0.0 if steps < 10 * per_epoch else 0.2,
         "window": window,
         "batch": batch,
@@ -148,6 +159,36 @@ def _seen(characters: int) -> int:
 _A_MINUTE = 1_050_000  # what an LSTM of 512 units learns from in somewhat less than a minute on two cores
 
 
-def _sizes(full: Settings) -> Sizes:
+def _check_network(wanted: Settings) -> None:
+    """Raises InputError for settings that the chosen encoder has no use for."""
+    if wanted.encoder in ("bag", "mlp"):
+        raise InputError(
+            f"encoder={wanted.encoder!r} knows nothing of the order of symbols, which a language model predicts; give "
+            "recurrent, cnn or transformer."
+        )
+    check_encoder(wanted)
+    if wanted.weight_drop is not None and wanted.encoder not in (None, "recurrent"):
+        raise InputError(
+            f"weight_drop={wanted.weight_drop:g} says nothing to encoder={wanted.encoder!r}; leave one of them out."
+        )
+
+
+def _sizes(full: Settings, vocabulary: Vocabulary) -> Sizes:
     assert full.hidden and full.embedding is not None  # complete() has set them
-    return Sizes(cast(Literal["lstm", "gru", "rnn"], full.cell), full.layers, full.hidden, full.embedding)
+    encoder = cast(Literal["recurrent", "cnn", "transformer"], full.encoder or "recurrent")
+    between = full.variational and full.layers > 1  # torch.nn's layers draw masks of every value
+    cells = encoder == "recurrent" and (full.cell not in DENSE or bool(full.weight_drop) or bool(between))
+    large = len(vocabulary) > _LARGE and vocabulary.by_frequency and not full.tied
+    cutoffs = [len(vocabulary) // 20, len(vocabulary) // 4] if large else []
+    return Sizes(full.cell, full.layers, full.hidden, full.embedding, encoder, cells, bool(full.tied), cutoffs)
+
+
+def _regularisation(full: Settings) -> Regularisation:
+    return Regularisation(
+        full.dropout or 0.0,
+        bool(full.variational),
+        full.embedding_dropout or 0.0,
+        full.weight_drop or 0.0,
+        full.activation_penalty or 0.0,
+        full.slowness_penalty or 0.0,
+    )

@@ -33,7 +33,13 @@ TASKS_OF: dict[str, tuple[str, ...]] = {
     "window": ("language",),
     "sample_length": ("language",),
     "temperature": ("language",),
-    "encoder": ("classification",),
+    "tied": ("language",),
+    "variational": ("language",),
+    "embedding_dropout": ("language",),
+    "weight_drop": ("language",),
+    "activation_penalty": ("language",),
+    "slowness_penalty": ("language",),
+    "encoder": ("language", "classification"),
     "bidirectional": ("classification",),
     "residual": ("classification",),
     "activation": ("classification",),
@@ -61,7 +67,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     cell: Annotated[
         Annotated[str, Meta(pattern=r"^[^\W\d]\w*$", extra={"choices": CellName})] | None,  # or a class of one's own
-        Meta(description="The recurrent cell of every layer; language models have lstm, gru or rnn. [lstm]"),
+        Meta(description="The recurrent cell of every layer, as `recurra cells` lists them. [lstm]"),
     ] = None
     layers: Annotated[int, Meta(ge=1, le=1000, description="Recurrent layers, one on top of the other.")] = 1
     hidden: Annotated[Width | None, Meta(description="Units of each layer. [found from the data]")] = None
@@ -76,6 +82,28 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             "[of a language model none, unless the text is read many times]"
         ),
     ] = None
+    variational: Annotated[
+        bool | None, Meta(description="Whether one mask of dropout holds for all steps of a window. [no]")
+    ] = None
+    embedding_dropout: Annotated[
+        Annotated[float, Meta(ge=0, lt=1)] | None,
+        Meta(description="Share of the symbols whose vector is zero in a step of training. [0]"),
+    ] = None
+    weight_drop: Annotated[
+        Annotated[float, Meta(ge=0, lt=1)] | None,
+        Meta(description="Share of the recurrent weights that are zero in a step of training. [0]"),
+    ] = None
+    activation_penalty: Annotated[
+        Annotated[float, Meta(ge=0)] | None,
+        Meta(description="What the mean square of the outputs of the layers adds to the loss, times this. [0]"),
+    ] = None
+    slowness_penalty: Annotated[
+        Annotated[float, Meta(ge=0)] | None,
+        Meta(description="What the mean square of their change from step to step adds, times this. [0]"),
+    ] = None
+    tied: Annotated[bool | None, Meta(description="Whether the output layer has the matrix of the embedding. [no]")] = (
+        None
+    )
 
     precision: Annotated[
         Literal["fp32", "fp64", "fp32-fast", "bf16"],
@@ -179,7 +207,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ] = None
     encoder: Annotated[
         Literal["recurrent", "bag", "mlp", "cnn", "transformer"] | None,
-        Meta(description="What reads the symbols: layers of a cell, a perceptron on the bag of them, … [recurrent]"),
+        Meta(
+            description="What reads the symbols: layers of a cell, a perceptron on the bag of them or "
+            "on each (not of a language model), … [recurrent]"
+        ),
     ] = None
     bidirectional: Annotated[
         bool | None, Meta(description="Whether recurrent layers read in both directions. [yes]")
