@@ -117,7 +117,7 @@ def test_without_a_prompt_it_begins_with_a_character_that_is_no_blank(temperatur
     for write in (model.stream, model.generate):
         with pytest.raises(InputError, match=r"^prompt is an int, but is the text to go on from; give a str\.$"):
             write(3)  # type: ignore[arg-type]
-    with pytest.raises(InputError, match=r"^data is an int; give the path of a text file, the word demo, or a Text\.$"):
+    with pytest.raises(InputError, match=r"^data is an int; give the path of a text file, a list or an array of "):
         model.evaluate(3)  # type: ignore[arg-type]
     with pytest.raises(InputError, match=r"^The path of the model is an int; give the path of its folder\.$"):
         model.save(3)  # type: ignore[arg-type]

@@ -50,6 +50,9 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     verse = "The cat sat on the mat, and the dog sat on the log.\n"
     (tmp_path / "my.txt").write_text(verse * 60)
     (tmp_path / "other.txt").write_text(verse.swapcase() * 10)
+    (tmp_path / "texts").mkdir()
+    for part, times in (("train", 60), ("valid", 9), ("test", 9)):
+        (tmp_path / "texts" / f"{part}.txt").write_text(verse * times)
     rows = "".join(f"A {('lovely', 'dull')[n % 2]} place with {n} rooms.,{('good', 'bad')[n % 2]}\n" for n in range(60))
     (tmp_path / "reviews.csv").write_text("review,label\n" + rows)
     (tmp_path / "more.csv").write_text("review,label\nA dull meal.,bad\n")

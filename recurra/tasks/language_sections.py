@@ -26,7 +26,7 @@ _HARDEST = 10
 def about(model: "LanguageModel") -> About:
     """The network, the data card, the limits, and how the model is used."""
     sizes, card, unit = model.sizes, model.data, term(model.unit)
-    chinese = is_chinese(model.vocabulary.symbols)
+    chinese, kind = is_chinese(model.vocabulary.symbols), sizes.cell or sizes.encoder
     data: list[tuple[Said, Cell]] = []
     if card is not None:
         data.append((Both("characters", "字符数"), card.characters))
@@ -40,7 +40,7 @@ def about(model: "LanguageModel") -> About:
     blank = "明月____" if chinese else "The ____."
     return About(
         kind=Both("Language model of {unit}", "{unit}语言模型")(unit=unit),
-        network=Both(model.description, f"{sizes.layers} 层 {(sizes.cell or sizes.encoder).upper()}，每层 {sizes.hidden} 个单元"),
+        network=Both(model.description, f"{sizes.layers} 层 {kind.upper()}，每层 {sizes.hidden} 个单元"),
         data=data,
         limits=_LIMITS,
         uses=[
