@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from recurra import cells
     from recurra.cell import Cell
     from recurra.check import Check, check
+    from recurra.compare import Comparison, compare
     from recurra.diagnostics.through_time import gradients_through_time
     from recurra.errors import (
         CellError,
@@ -38,6 +39,8 @@ _HOMES = {
     "Check": "recurra.check",
     "check": "recurra.check",
     "CellError": "recurra.errors",
+    "Comparison": "recurra.compare",
+    "compare": "recurra.compare",
     "DataError": "recurra.errors",
     "FileError": "recurra.errors",
     "InputError": "recurra.errors",
@@ -78,6 +81,7 @@ __all__ = [
     "Cell",
     "CellError",
     "Check",
+    "Comparison",
     "DataError",
     "FileError",
     "InputError",
@@ -98,6 +102,7 @@ __all__ = [
     "accelerate",
     "cells",
     "check",
+    "compare",
     "explain",
     "gradients_through_time",
     "load",

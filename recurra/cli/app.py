@@ -89,6 +89,39 @@ def check(
 
 
 @app.command
+@with_settings
+def compare(
+    data: Annotated[str, Parameter(help="What train takes: a text file, a table, a folder, or the word demo.")],
+    /,
+    *,
+    models: Annotated[
+        str | None, Parameter(help="Cells, encoders and simple models, with commas. [elman,lstm,gru,cnn,transformer,bag]")
+    ] = None,
+    task: Annotated[
+        Literal["language", "classification"] | None, Parameter(help="What is learned. [guessed, as train does]")
+    ] = None,
+    out: Annotated[str | None, Parameter(help="The folder of the runs; the same one goes on. [a new one, runs/]")] = None,
+    seeds: Annotated[int, whole(help="Runs of each model, for means and spreads.")] = 1,
+    json: Json = False,
+    **settings: Any,
+) -> None:
+    """Train several models on the same data, one after another, and put them into one table."""
+    with loading():
+        import torch  # noqa: F401 (recurra loads it when first asked for)
+
+        import recurra
+        from recurra.cli.comparing import Ticker
+        from recurra.cli.output import show
+
+    ticker = Ticker()
+    try:
+        result = recurra.compare(data, models, task, out, seeds, ticker, **given(settings))
+    finally:
+        ticker.end()
+    show(result, json)
+
+
+@app.command
 def resume(
     model: Model,
     /,

@@ -13,7 +13,7 @@ def show(result: Any, as_json: bool, **computed: Any) -> None:
         print(result)
     else:
         fields = dataclasses.asdict(result) if dataclasses.is_dataclass(result) else dict(result)  # type: ignore[arg-type]
-        print(json.dumps({**fields, **computed}, ensure_ascii=False), flush=True)
+        print(json.dumps({**fields, **computed}, ensure_ascii=False, default=str), flush=True)
 
 
 def write(prompt: str, pieces: Iterable[str]) -> None:

@@ -185,7 +185,7 @@ class Classifier(Model):
     def distribution(self, texts: str | Iterable[str]) -> Tensor:
         """The same as a tensor (N, K), in the order of `labels`."""
         checked = _texts(texts)
-        reader = Dictionary(self.lexicon, self.subwords) if self.subwords else self.lexicon
+        reader = Dictionary(self.lexicon, self.subwords) if self.subwords is not None else self.lexicon
         scores = scores_of(self.network, reader, [reader.encode(text) for text in checked])
         scores = scores / self.temperature
         return scores.sigmoid() if self.several else scores.softmax(1)
@@ -243,7 +243,7 @@ class Classifier(Model):
     def folder(self) -> tuple[dict[str, object], dict[str, bytes]]:
         record = _Record(
             self.task, self.sizes, self.lexicon.kind, self.lexicon.symbols, self.labels, self.temperature,
-            self.settings, self.data, self.result, self.subwords.grams if self.subwords else None,
+            self.settings, self.data, self.result, self.subwords.grams if self.subwords is not None else None,
             self.way, self.threshold,
         )  # fmt: skip
         return msgspec.to_builtins(record), {
