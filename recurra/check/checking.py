@@ -87,7 +87,7 @@ def _unbalanced(parts: dict[str, Texts]) -> list[Problem]:
     labels = parts["training"].labels if "training" in parts else None
     if not labels:
         return []
-    (most, many), *_, (least, few) = Counter(labels).most_common()
+    (most, many), *_, (least, few) = Counter(label for row in labels for label in row).most_common()
     if many < _RARE * few:
         return []
     return [

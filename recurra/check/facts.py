@@ -73,7 +73,7 @@ def facts_of(part: Texts, vocabulary: Vocabulary | None, held: bool) -> Facts:
         characters=sum(map(len, part.texts)),
         language=language_of(part.texts),
         lengths=_lengths(part, list(places), np.array(lengths), unit) if lengths else None,
-        labels=dict(Counter(part.labels).most_common()) if part.labels is not None else {},
+        labels=dict(Counter(label for row in part.labels or () for label in row).most_common()),
         unknown=dict(unknown.most_common(10)),
         unknown_share=sum(unknown.values()) / max(1, symbols),
     )

@@ -63,9 +63,13 @@ def _torn(name: str, part: Texts, exact: dict[str, list[int]]) -> list[Problem]:
     one, other = torn[0][0], next(place for place in torn[0] if labels[place] != labels[torn[0][0]])
     what = (
         f"{some(len(torn), 'text')} of {name} {'has' if len(torn) == 1 else 'have'} several labels: "
-        f"{part.where(one)} says {labels[one]!r}, {part.where(other)} {labels[other]!r}; decide for one."
+        f"{part.where(one)} says {_said(labels[one])}, {part.where(other)} {_said(labels[other])}; decide for one."
     )
     return [Problem("warning", what, len(torn))]
+
+
+def _said(labels: tuple[str, ...]) -> str:
+    return " and ".join(map(repr, labels)) or "none"
 
 
 def _across(

@@ -95,12 +95,12 @@ def compare(
     /,
     *,
     models: Annotated[
-        str | None, Parameter(help="Cells, encoders and simple models, with commas. [elman,lstm,gru,cnn,transformer,bag]")
+        str | None, Parameter(help="Cells, encoders, simple models. [elman,lstm,gru,cnn,transformer,bag]")
     ] = None,
     task: Annotated[
         Literal["language", "classification"] | None, Parameter(help="What is learned. [guessed, as train does]")
     ] = None,
-    out: Annotated[str | None, Parameter(help="The folder of the runs; the same one goes on. [a new one, runs/]")] = None,
+    out: Annotated[str | None, Parameter(help="The folder of the runs; the same one goes on. [a new one]")] = None,
     seeds: Annotated[int, whole(help="Runs of each model, for means and spreads.")] = 1,
     json: Json = False,
     **settings: Any,

@@ -4,22 +4,21 @@ So that the most memory is this model's alone, and a crash of one loses no other
 """
 
 import json
-import statistics
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
-import recurra
 from recurra.check.memory import most_held
 from recurra.errors import RecurraError
+from recurra.tasks.latency import median
 from recurra.tasks.model import Model
 from recurra.training.config import CONFIG
 from recurra.training.observer import Observer, Step
 from recurra.training.run import Run
-from recurra.training.start import prepared
+from recurra.training.start import prepared, resume, train
 
-_TIMES = 20  # that a text is predicted, to take the median
+_WRITTEN = 8  # symbols that are written at a time, to see how long one takes
 _EVERY = 0.5  # seconds between two lines
 
 
@@ -66,9 +65,9 @@ def trained(job: dict[str, Any]) -> dict[str, Any]:
     """A run, or the rest of one; then what the model is like."""
     folder, observer = Path(job["out"]), Reporter()
     if (folder / CONFIG).exists():
-        run = recurra.resume(folder, observer=observer)
+        run = resume(folder, observer=observer)
     else:
-        run = recurra.train(job["data"], job["task"], folder, observer, **job["given"])
+        run = train(job["data"], job["task"], folder, observer, **job["given"])
     memory = most_held()
     return {
         "value": None if run.best is None else run.best.value,
@@ -91,20 +90,14 @@ def measure_of(model: Model) -> dict[str, Any]:
 
 
 def latency(model: Model, text: str) -> float | None:
-    """Seconds to label one text, or to write one symbol after it; the median of some."""
+    """Seconds to label one text, or to write one symbol; the median of some."""
     predicts = type(model).predict is not Model.predict
-    seconds = []
     try:
-        for _ in range(_TIMES + 2):
-            begun = time.perf_counter()
-            if predicts:
-                model.predict([text])
-            else:
-                model.generate("", 8, seed=0)
-            seconds.append((time.perf_counter() - begun) / (1 if predicts else 8))
+        if predicts:
+            return median(lambda: model.predict([text]))
+        return median(lambda: model.generate("", _WRITTEN, seed=0)) / _WRITTEN
     except RecurraError:
         return None
-    return statistics.median(seconds[2:])
 
 
 if __name__ == "__main__":

@@ -158,7 +158,7 @@ def _run_all(
 ) -> None:
     """Each job that is not finished, in a process of its own; what it gave is written at once."""
     if not jobs and "simple" not in record.results:
-        result = _child({**common, "given": record.settings, "out": None}, lambda line: progress(f"baselines: {line}"))
+        result = asked({**common, "given": record.settings, "out": None}, lambda line: progress(f"baselines: {line}"))
         record.results["simple"] = result
         files.replace_file(folder / RECORD, msgspec.json.encode(record))
     took: list[float] = []
@@ -178,7 +178,7 @@ def _run_all(
 
         begun = time.monotonic()
         try:
-            result = _child({**common, "given": given, "out": str(folder / run)}, told)
+            result = asked({**common, "given": given, "out": str(folder / run)}, told)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(
                 f"Interrupted at {name}; the same command with `--out {folder}` goes on from there."
@@ -188,7 +188,7 @@ def _run_all(
         files.replace_file(folder / RECORD, msgspec.json.encode(record))
 
 
-def _child(job: dict[str, Any], progress: Progress) -> dict[str, Any]:
+def asked(job: dict[str, Any], progress: Progress) -> dict[str, Any]:
     """What a process gave; {"failed": why} when it gave nothing."""
     result: dict[str, Any] = {}
     with tempfile.TemporaryFile("w+") as complaints:

@@ -17,7 +17,7 @@ class Texts:
     name: str
     texts: list[str]
     lines: list[int] | None  # where each is in its file, from 1; None where there is no such place
-    labels: list[str] | None = None
+    labels: list[tuple[str, ...]] | None = None  # of every row one, or several
     noun: str = "row"
     whole: bool = True  # False where these are its first ones only
 
@@ -34,7 +34,7 @@ class Texts:
 def rows_of(rows: Labelled, from_file: bool) -> Texts:
     """The rows of a table, by the name of its file alone; rows in memory have no lines."""
     lines = rows.lines if from_file else None
-    return Texts(_PART.sub("", rows.name), rows.texts, lines, rows.labels)
+    return Texts(_PART.sub("", rows.name), rows.texts, lines, rows.sets)
 
 
 def lines_of(text: Source, most: int, name: str, first: int | None = 1) -> Texts:
