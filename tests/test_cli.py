@@ -19,7 +19,7 @@ from recurra.cli.typed import typeable
 from recurra.training.settings import describe
 
 ROOT = Path(__file__).parent.parent
-COMMANDS = ["train", "check", "resume", "eval", "predict", "generate", "fill", "rank", "cells", "demo"]
+COMMANDS = ["train", "check", "compare", "resume", "eval", "predict", "generate", "fill", "rank", "cells", "demo"]
 HELP_SECONDS = 0.3
 
 
