@@ -43,7 +43,7 @@ demo: setup
 	$(BIN)/recurra demo $(ARGS)
 
 test: setup
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal $(ARGS)
 
 check: setup
 	$(BIN)/ruff check .
