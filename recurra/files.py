@@ -281,6 +281,11 @@ def pack(tensors: Mapping[str, Tensor]) -> bytes:
     return safetensors.torch.save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
 
 
+def unpack_bytes(data: bytes) -> dict[str, Tensor]:
+    """What `pack` packed, in this run of the program."""
+    return safetensors.torch.load(data)
+
+
 def unpack(folder: Folder, name: str) -> dict[str, Tensor]:
     """The named tensors of a safetensors file in a verified folder."""
     if name not in folder.files:

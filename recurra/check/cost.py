@@ -196,7 +196,9 @@ def _saved(trainer: Trainer) -> float:
     """Seconds of writing a checkpoint: what it takes to make it, and to write its bytes."""
     begun = time.perf_counter()
     _, contents = trainer.task.model.folder()
-    contents["training.safetensors"] = packed_state(trainer.task.model, trainer.optimiser, trainer.state)
+    contents["training.safetensors"] = packed_state(
+        trainer.task.network, trainer.updates.optimiser, trainer.updates.state
+    )
     for data in contents.values():
         files.digest(data)
     size = sum(map(len, contents.values()))

@@ -9,6 +9,7 @@ from cyclopts import App, Parameter
 
 from recurra.cli.flags import Json, given, whole, with_settings
 from recurra.cli.typed import beginning, loading
+from recurra.training import ranks
 
 
 def version() -> str:
@@ -60,7 +61,7 @@ def train(
 
     with beginning(), watch(json) as observer:
         run = recurra.train(data, task=task, out=out, observer=observer, **given(settings))
-    if not json:
+    if not json and not ranks.rank():
         print(run.path)
 
 
@@ -129,6 +130,7 @@ def resume(
     time_limit: Annotated[float | None, Parameter(help="Seconds after which this command stops.")] = None,
     steps: Annotated[int | None, whole(help="A new end; a cosine schedule then ends there.")] = None,
     patience: Annotated[int | None, whole(help="Validations without a better result before it stops.")] = None,
+    processes: Annotated[int | None, whole(help="Processes that share each batch. [as before]")] = None,
     json: Json = False,
 ) -> None:
     """Go on with a run that was stopped or killed; the result is the same as if it had not been."""
@@ -138,10 +140,10 @@ def resume(
         import recurra
         from recurra.cli.progress import watch
 
-    changes = given({"time_limit": time_limit, "steps": steps, "patience": patience})
+    changes = given({"time_limit": time_limit, "steps": steps, "patience": patience, "processes": processes})
     with beginning(), watch(json) as observer:
         run = recurra.resume(model, observer=observer, **changes)
-    if not json:
+    if not json and not ranks.rank():
         print(run.path)
 
 

@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn
 
 from recurra.cli.typed import typeable
+from recurra.training import ranks
 from recurra.training.observer import Observer, PlainProgress, Step
 
 if TYPE_CHECKING:
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
 @contextmanager
 def watch(as_json: bool) -> Iterator[Observer]:
     """The observer that fits where the output goes. Progress goes to standard error, JSON to standard output."""
-    if as_json:
+    if ranks.rank():  # the first process shows what all do
+        yield Observer()
+    elif as_json:
         yield JsonLines()
     elif not sys.stderr.isatty():
         yield PlainProgress(typeable)

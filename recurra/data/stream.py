@@ -34,10 +34,10 @@ class Stream:
         self.windows = lane // window
         self._lane = lane
 
-    def __call__(self, epoch: int, index: int) -> tuple[Tensor, Tensor]:
-        """Window `index` of `epoch`: the symbols read and those to be predicted, each (T, B)."""
+    def __call__(self, epoch: int, index: int, lanes: slice = slice(None)) -> tuple[Tensor, Tensor]:
+        """Window `index` of `epoch`: the symbols read and those to be predicted, each (T, B), of some lanes or all."""
         start = key(self.seed, "epoch", epoch) % len(self.numbers) + index * self.window
-        block = np.stack([self._from(start + b * self._lane) for b in range(self.batch)], 1)
+        block = np.stack([self._from(start + b * self._lane) for b in range(self.batch)[lanes]], 1)
         return torch.from_numpy(block[:-1]), torch.from_numpy(block[1:])
 
     def _from(self, start: int) -> NDArray[np.int64]:

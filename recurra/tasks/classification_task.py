@@ -85,12 +85,24 @@ class ClassificationTask(Task):
         """Symbols of a batch, padding left out."""
         return int(self._buckets.lengths[self._buckets.rows(epoch, index)].sum())
 
-    def loss(self, epoch: int, index: int, state: State | None) -> tuple[Tensor, State | None]:
+    def weights(self, epoch: int, index: int) -> NDArray[np.float64]:
+        """Those of the labels of the rows; rows of several labels count the same."""
         rows = self._buckets.rows(epoch, index)
+        if self._weights is None or self._targets.ndim > 1:
+            return np.ones(len(rows))
+        return self._weights[self._targets[torch.from_numpy(rows)]].double().numpy()
+
+    def loss(self, epoch: int, index: int, state: State | None) -> tuple[Tensor, State | None]:
+        rows = self._read(epoch, index)
         return loss_of(self._scores(rows), self._targets[torch.from_numpy(rows)], self._weights), None
 
     def forward(self, epoch: int, index: int, state: State | None) -> None:
-        self._scores(self._buckets.rows(epoch, index))
+        self._scores(self._read(epoch, index))
+
+    def _read(self, epoch: int, index: int) -> NDArray[np.int64]:
+        """The rows of a batch that are of the share."""
+        rows = self._buckets.rows(epoch, index)
+        return rows[self.share.read(len(rows))]
 
     def _scores(self, rows: NDArray[np.int64]) -> Tensor:
         scores: Tensor = self.network(*inputs(self._reader, [self._buckets.sequences[row] for row in rows]))

@@ -1,6 +1,8 @@
 """What the training loop asks of language modelling: batches, loss, validation, samples, and the model to save."""
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from recurra.data.corpus import Corpus
@@ -69,13 +71,21 @@ class LanguageTask(Task):
         """Symbols of a batch."""
         return self._stream.batch * self._stream.window
 
+    def weights(self, epoch: int, index: int) -> NDArray[np.float64]:
+        """One for each lane."""
+        return np.ones(self._stream.batch)
+
     def loss(self, epoch: int, index: int, state: State | None) -> tuple[Tensor, State]:
         """Loss (nats per symbol) of a batch, and the state that the next batch of the epoch starts from."""
-        return self.network.loss(*self._stream(epoch, index), state)
+        return self.network.loss(*self._stream(epoch, index, self._lanes), state)
 
     def forward(self, epoch: int, index: int, state: State | None) -> None:
         """The forward pass of a batch alone, for hooks that look for a value that is not finite."""
-        self.network(self._stream(epoch, index)[0], state)
+        self.network(self._stream(epoch, index, self._lanes)[0], state)
+
+    @property
+    def _lanes(self) -> slice:
+        return self.share.read(self._stream.batch)
 
     def validate(self) -> float:
         """Bits per character, or perplexity, on the validation text."""

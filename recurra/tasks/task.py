@@ -2,8 +2,11 @@
 
 from abc import ABC, abstractmethod
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from recurra.data.share import Share
 from recurra.data.symbols import Vocabulary
 from recurra.report.blocks import Section
 from recurra.tasks.measure import Measure
@@ -24,6 +27,7 @@ class Task(ABC):
     baselines: dict[str, float]  # figures of the models to be beaten, on the validation data; {} until measured
     vocabulary: Vocabulary | None = None  # what its texts are read as
     notes: tuple[str, ...] = ()  # what was found in the data, a sentence each
+    share: Share = Share()  # the rows of every batch that `loss` and `forward` read
 
     @property
     def measure(self) -> Measure:
@@ -40,8 +44,15 @@ class Task(ABC):
         """How much a batch holds, in the model's unit."""
 
     @abstractmethod
+    def weights(self, epoch: int, index: int) -> NDArray[np.float64]:
+        """How much each row of the whole batch counts in its mean loss, (B,): that is Σ_b w_b loss_b / Σ_b w_b."""
+
+    @abstractmethod
     def loss(self, epoch: int, index: int, state: State | None) -> tuple[Tensor, State | None]:
-        """Mean loss of a batch in nats, and what the next batch of the epoch starts from; the first gets None."""
+        """Mean loss in nats of the rows that `share` reads, and what the next batch of the epoch starts from.
+
+        The first batch of an epoch gets None. A state is tensors (n, B, …), B the rows that were read.
+        """
 
     @abstractmethod
     def forward(self, epoch: int, index: int, state: State | None) -> None:

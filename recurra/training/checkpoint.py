@@ -50,18 +50,34 @@ def write_checkpoint(
 ) -> None:
     """Replaces `last/`, whole or not at all."""
     record, contents = model.folder()
-    contents["training.safetensors"] = packed_state(model, optimiser, state)
+    contents["training.safetensors"] = packed_state(model.network, optimiser, state)
     contents["training.json"] = msgspec.json.format(msgspec.json.encode(position), indent=2)
     files.write_folder(folder / LAST, record, contents)
 
 
-def packed_state(model: Model, optimiser: torch.optim.Optimizer, state: tuple[Tensor, ...] | None) -> bytes:
-    """`training.safetensors`: the state of the optimiser, and what is carried from window to window."""
+def packed_state(network: nn.Module, optimiser: torch.optim.Optimizer, state: tuple[Tensor, ...] | None) -> bytes:
+    """`training.safetensors`: the moments of the optimiser, and what is carried from window to window."""
     tensors = {f"state.{i}": s for i, s in enumerate(state or ())}
-    for name, weight in model.network.named_parameters():
+    for name, weight in network.named_parameters():
         for part, value in optimiser.state.get(weight, {}).items():
             tensors[f"{part}.{name}"] = value
     return files.pack(tensors)
+
+
+def load_state(
+    file: Path, network: nn.Module, optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor]
+) -> tuple[Tensor, ...] | None:
+    """Puts the moments back; gives the carried state. FileError names the file of those that do not fit."""
+    for name, weight in network.named_parameters():
+        parts = {part: tensors.get(f"{part}.{name}") for part in ("step", "exp_avg", "exp_avg_sq")}
+        if all(value is None for value in parts.values()):
+            continue  # before the first step there are no moments
+        for part, value in parts.items():
+            if value is None or (part != "step" and value.shape != weight.shape):
+                found = "missing" if value is None else tuple(value.shape)
+                raise FileError(f"{file}: tensor '{part}.{name}' is {found} but {tuple(weight.shape)} is needed.")
+        optimiser.state[weight] = parts
+    return tuple(tensors[f"state.{i}"] for i in range(len(tensors)) if f"state.{i}" in tensors) or None
 
 
 def read_position(folder: Path) -> Position:
@@ -77,17 +93,16 @@ def read_checkpoint(
     _same_settings(folder, place, settings)
     position = files.typed(place, Position, "training.json")
     _load_weights(place, network, files.unpack(place, "model.safetensors"))
-    tensors = files.unpack(place, "training.safetensors")
-    _load_optimiser(place, network, optimiser, tensors)
-    state = tuple(tensors[f"state.{i}"] for i in range(len(tensors)) if f"state.{i}" in tensors)
-    return position, state or None
+    name = "training.safetensors"
+    return position, load_state(place.path / name, network, optimiser, files.unpack(place, name))
 
 
 def _same_settings(folder: Path, place: files.Folder, settings: Settings) -> None:
     trained = files.typed(place, _Trained).settings
+    changeable = (*CHANGEABLE, *(["threads"] if settings.processes != trained.processes else []))
     for name in settings.__struct_fields__:
         now, then = getattr(settings, name), getattr(trained, name)
-        if now != then and name not in CHANGEABLE:
+        if now != then and name not in changeable:
             raise FileError(
                 f"{folder / CONFIG}: field '{name}' is {now!r} but the checkpoint was trained with {then!r}; put it "
                 "back or train again."
@@ -100,20 +115,3 @@ def _load_weights(place: files.Folder, network: nn.Module, tensors: dict[str, Te
     except RuntimeError as error:
         why = str(error).split("\n")[-1].strip()
         raise FileError(f"{place.path / 'model.safetensors'} does not fit the settings of the run: {why}") from None
-
-
-def _load_optimiser(
-    place: files.Folder, network: nn.Module, optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor]
-) -> None:
-    for name, weight in network.named_parameters():
-        parts = {part: tensors.get(f"{part}.{name}") for part in ("step", "exp_avg", "exp_avg_sq")}
-        if all(value is None for value in parts.values()):
-            continue  # before the first step there are no moments
-        for part, value in parts.items():
-            if value is None or (part != "step" and value.shape != weight.shape):
-                found = "missing" if value is None else tuple(value.shape)
-                raise FileError(
-                    f"{place.path / 'training.safetensors'}: tensor '{part}.{name}' is {found} but "
-                    f"{tuple(weight.shape)} is needed."
-                )
-        optimiser.state[weight] = parts

@@ -8,23 +8,23 @@ the same weights and the same log, bit for bit, as one that never was; times exc
 import math
 from dataclasses import replace
 from pathlib import Path
-
-import torch
+from typing import NoReturn
 
 from recurra import files
 from recurra.data.keys import key
 from recurra.errors import FileError, TrainingError
-from recurra.tasks.task import State, Task
+from recurra.tasks.task import Task
 from recurra.training.checkpoint import LAST, Position, read_checkpoint, write_checkpoint
-from recurra.training.finite import all_finite, first_broken_gradient, first_broken_layer
+from recurra.training.distributed import Team
+from recurra.training.finite import all_finite
 from recurra.training.interrupt import Interrupt
 from recurra.training.metrics import Metrics, Row, columns
 from recurra.training.observer import Observer, Step
-from recurra.training.optimiser import optimiser
 from recurra.training.pace import Pace
 from recurra.training.run import Best, Run
 from recurra.training.schedule import learning_rate
 from recurra.training.settings import Settings
+from recurra.training.updates import NotFinite, Update, Updates
 
 BEST = "best"
 SAMPLES = "samples"
@@ -37,9 +37,9 @@ class Trainer:
         self.folder, self.task, self.settings = folder, task, settings
         self.observer = observer
         self.metrics = Metrics(folder, columns(task.model))
-        self.optimiser = optimiser(task.network, settings)
+        self.updates = Updates(task, settings)
+        self.team = Team()
         self.position = Position()
-        self.state: State | None = None
         self.saved = 0  # step of the latest checkpoint
         self.seconds = 0.0  # of training, before this command
         self.pace = Pace()
@@ -57,7 +57,8 @@ class Trainer:
         """The latest checkpoint; what was written after it is cut off and will be written again."""
         for name in (BEST, LAST):
             files.recover(self.folder / name)
-        self.position, self.state = read_checkpoint(self.folder, self.task.network, self.optimiser, self.settings)
+        updates = self.updates
+        self.position, updates.state = read_checkpoint(self.folder, self.task.network, updates.optimiser, self.settings)
         self.saved, self.seconds = self.position.step, self.position.seconds
         self.metrics.cut(self.position.metrics_bytes)
         for sample in (self.folder / SAMPLES).glob("step-*.txt"):
@@ -69,6 +70,7 @@ class Trainer:
         """Goes on until the last step, the time limit, the end of patience or Ctrl-C; then everything is saved."""
         try:
             self.observer.on_start(self.run)
+            self.team.begin(self.updates, self.position.step)
             with Interrupt() as interrupt:
                 self.run.stopped = self._steps(interrupt)
                 if self.saved != self.position.step:
@@ -80,6 +82,13 @@ class Trainer:
                 f"Writing to {self.folder} failed at step {self.position.step}: {files.reason(error)}. The checkpoint "
                 f"of step {self.saved} is whole: make room, then `recurra resume {self.folder}`."
             ) from None
+        except RuntimeError as error:
+            if who := self.team.lost(error):
+                raise TrainingError(
+                    f"{who} at step {self.position.step + 1}. The checkpoint of step {self.saved} is whole: `recurra "
+                    f"resume {self.folder}` goes on from there."
+                ) from None
+            raise
 
     def _steps(self, interrupt: Interrupt) -> str:
         limit = self.settings.time_limit or math.inf
@@ -109,56 +118,31 @@ class Trainer:
 
     def step(self) -> None:
         """One update of the weights; nothing is written."""
-        network, position = self.task.network, self.position
+        position = self.position
         epoch, index = divmod(position.step, self.task.batches)
-        before = self.state if index else None
-        rate = learning_rate(self.settings, position.step)
-        network.train()
-        torch.manual_seed(key(self.settings.seed, "step", position.step))
-        loss, after = self.task.loss(epoch, index, before)
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            self._explain_loss(value, epoch, index, before)
-        self.optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        norm = self._clip()
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate
-        self.optimiser.step()
-
-        self.state = after
+        self.team.go_on()
+        try:
+            update = self.updates.step(position.step)
+        except NotFinite as error:
+            self._fail(str(error))
         position.step += 1
-        position.loss_sum += value
-        position.norm_sum += norm
-        position.clipped += bool(self.settings.clip and norm > self.settings.clip)
+        position.loss_sum += update.loss
+        position.norm_sum += update.norm
+        position.clipped += bool(self.settings.clip and update.norm > self.settings.clip)
         position.gathered += 1
         self.run.step = position.step
-        self._show(value, norm, rate, epoch, self.task.work(epoch, index))
+        self._show(update, epoch, self.task.work(epoch, index))
 
-    def _clip(self) -> float:
-        """Scales a long gradient down to `clip` (Pascanu et al. 2013, arXiv:1211.5063); gives its norm before."""
-        norm = float(torch.nn.utils.clip_grad_norm_(self.task.network.parameters(), self.settings.clip or math.inf))
-        if not math.isfinite(norm):
-            where = first_broken_gradient(self.task.network) or "the norm of the whole gradient"
-            self._fail(f"The gradient became {norm} at step {self.position.step + 1}, first in {where}")
-        return norm
-
-    def _explain_loss(self, value: float, epoch: int, index: int, before: State | None) -> None:
-        torch.manual_seed(key(self.settings.seed, "step", self.position.step))
-        layer = first_broken_layer(self.task.network, lambda: self.task.forward(epoch, index, before))
-        where = f"the first such value leaves {layer}" if layer else "every layer is finite, only the loss is not"
-        self._fail(f"The loss became {value} at step {self.position.step + 1}: {where}")
-
-    def _fail(self, what: str) -> None:
+    def _fail(self, what: str) -> NoReturn:
         clip = f"a clip below {self.settings.clip:g}" if self.settings.clip else "clip=1"
         raise TrainingError(
             f"{what}. The checkpoint of step {self.saved} in {self.folder / LAST} is whole; train again with a "
             f"learning_rate below {self.settings.learning_rate or 0:g} or with {clip}."
         )
 
-    def _show(self, value: float, norm: float, rate: float, epoch: int, work: int) -> None:
+    def _show(self, update: Update, epoch: int, work: int) -> None:
         pace = self.pace
-        pace.step(value, work)
+        pace.step(update.loss, work)
         left = (self.run.steps - self.position.step) * pace.seconds_per_step
         if self.settings.time_limit:
             left = min(left, max(0.0, self.settings.time_limit - pace.elapsed))
@@ -166,10 +150,10 @@ class Trainer:
             self.position.step,
             self.run.steps,
             epoch,
-            value,
+            update.loss,
             self.task.measure.of(pace.loss),
-            norm,
-            rate,
+            update.norm,
+            update.rate,
             pace.units_per_second,
             pace.elapsed,
             left,
@@ -264,7 +248,8 @@ class Trainer:
         position.seconds = self.seconds + self.pace.elapsed
         last = self.metrics.rows[-1] if self.metrics.rows else None
         self.task.note(position.step, last.validation if last and last.step == position.step else None)
-        write_checkpoint(self.folder, self.task.model, self.optimiser, position, self.state)
+        state = self.team.whole(self.updates.state)
+        write_checkpoint(self.folder, self.task.model, self.updates.optimiser, position, state)
         self.saved = position.step
 
     def _report(self) -> None:

@@ -16,7 +16,7 @@ from msgspec import Meta
 
 from recurra.errors import InputError
 
-CHANGEABLE = ("time_limit", "steps", "patience")  # what resume() may set anew
+CHANGEABLE = ("time_limit", "steps", "patience", "processes")  # what resume() may set anew
 
 Size = Annotated[int, Meta(ge=1)]
 Width = Annotated[int, Meta(ge=1, le=1_000_000)]
@@ -259,7 +259,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     seed: Annotated[
         int, Meta(ge=0, description="Fixes the weights at the start, the data order, dropout and samples.")
     ] = 0
-    threads: Annotated[Size | None, Meta(description="Processor threads. [as PyTorch finds them]")] = None
+    threads: Annotated[
+        Size | None, Meta(description="Processor threads of each process. [as PyTorch finds them, divided among them]")
+    ] = None
+    processes: Annotated[
+        Size | None, Meta(description="Processes that share each batch; torchrun says it itself. [1]")
+    ] = None
 
 
 class Setting(NamedTuple):

@@ -12,6 +12,7 @@ from torch import nn
 from recurra.data.texts import Texts
 from recurra.errors import FileError, InputError
 from recurra.tasks.task import Task
+from recurra.training import ranks
 from recurra.training.config import CONFIG, Config, Data
 from recurra.training.settings import Settings
 
@@ -69,6 +70,18 @@ def check_unchanged(path: str, found: str, folder: Path, config: Config) -> None
         )
 
 
-def with_threads(full: Settings) -> Settings:
-    """The settings with the number of threads that a run left open is given now."""
-    return msgspec.structs.replace(full, threads=full.threads or torch.get_num_threads())
+def with_processes(full: Settings) -> Settings:
+    """The settings with the numbers of processes, and of threads of each, that were left open.
+
+    InputError for other processes than torchrun has started, and for more than a batch has rows.
+    """
+    there = ranks.world()
+    if there is not None and full.processes not in (None, there):
+        raise InputError(f"processes={full.processes} but torchrun has started {there}; leave processes out.")
+    processes = full.processes or there or 1
+    if full.batch is not None and processes > full.batch:
+        raise InputError(
+            f"processes={processes} are to share a batch of {full.batch}; give at most {full.batch}, or a larger batch."
+        )
+    threads = full.threads or max(1, torch.get_num_threads() // (ranks.here() or processes))
+    return msgspec.structs.replace(full, processes=processes, threads=threads)

@@ -22,16 +22,19 @@ from recurra.diagnostics.plots import plot_loss
 from recurra.errors import FileError, InputError, kind_of
 from recurra.tasks.model import load
 from recurra.tasks.task import Task
+from recurra.training import ranks
 from recurra.training.checkpoint import LAST, read_position
 from recurra.training.classification import ClassificationSetup
 from recurra.training.config import CONFIG, Config, read_config, write_config
+from recurra.training.distributed import leading
+from recurra.training.helper import Told, help_along
 from recurra.training.language import LanguageSetup
 from recurra.training.lock import LOCK, alone
 from recurra.training.loop import Trainer
 from recurra.training.observer import Observer, PlainProgress
 from recurra.training.run import Run
 from recurra.training.settings import CHANGEABLE, Settings, check_task, settings, settings_with
-from recurra.training.setup import Setup, with_threads
+from recurra.training.setup import Setup, with_processes
 from recurra.unroll.precision import check_here
 
 SETUPS: dict[str, type[Setup]] = {"language": LanguageSetup, "classification": ClassificationSetup}
@@ -60,12 +63,15 @@ def train(
     (the run folder cannot be written), TrainingError (the loss is no longer a number; the last good checkpoint stays).
     """
     _check_observer(observer)
+    if ranks.rank():
+        return _help(_own_cell(given)[1])
     with prepared(data, task, given) as (kind, setup, full, made):
         folder = _new_folder(out, setup.name)
         with alone(folder), _all_or_nothing(folder):  # in this order: a folder that another process holds stays
             trainer = Trainer(folder, made, full, observer or _default_observer())
-            write_config(folder, Config(kind, _version(), str(torch.__version__), setup.record(folder), full))
-            return _run(trainer, fresh=True)
+            config = Config(kind, _version(), str(torch.__version__), setup.record(folder), full)
+            write_config(folder, config)
+            return _run(trainer, config, fresh=True)
 
 
 class Prepared(NamedTuple):
@@ -89,7 +95,8 @@ def prepared(data: Any, task: str | None, given: dict[str, Any]) -> Iterator[Pre
     check_task(kind, wanted)
     with own_cells(own):
         setup = SETUPS[kind].of(data, wanted)
-        full = with_threads(setup.complete(wanted))
+        full = with_processes(setup.complete(wanted))
+        _check_cells(full, own)
         with _environment(full):
             made = setup.task(full)
             if task is None and kind != "language":
@@ -119,19 +126,25 @@ def resume(
     """Goes on with a run from its latest checkpoint, as if it had never stopped: same weights, same log, bit for bit.
 
     path: the run folder. changes: `time_limit` (counted from now), `steps` (a new end; a cosine schedule then ends
-    there) or `patience`; everything else is fixed by the run. cells: as for load(). Errors as for train(); DataError or
-    FileError when the text or the folder is no longer what it was.
+    there), `patience` or `processes`; everything else is fixed by the run, and with another number of processes its
+    bits are the same but for rounding. cells: as for load(). Errors as for train(); DataError or FileError when the
+    text or the folder is no longer what it was.
     """
     _check_observer(observer)
+    if ranks.rank():
+        return _help(cells)
     folder = files.folder_path(path)
     read_config(folder)
     with own_cells(cells), alone(folder):
-        return _resume(folder, observer, changes)
+        return _resume(folder, observer, changes, cells)
 
 
-def _resume(folder: Path, observer: Observer | None, changes: dict[str, Any]) -> Run:
+def _resume(
+    folder: Path, observer: Observer | None, changes: dict[str, Any], cells: Mapping[str, type[Cell]] | None
+) -> Run:
     config = read_config(folder)
-    full = _changed(config.settings, changes)
+    full = _regrouped(_changed(config.settings, changes), config.settings, changes.get("processes"))
+    _check_cells(full, cells)
     check_here(full.precision)
     if "steps" in changes and files.is_folder(folder / LAST):
         _not_behind(folder, full)
@@ -143,20 +156,23 @@ def _resume(folder: Path, observer: Observer | None, changes: dict[str, Any]) ->
     with _environment(full):
         task = setup.task(full)
         if full != config.settings:
-            write_config(folder, msgspec.structs.replace(config, settings=full))
+            config = msgspec.structs.replace(config, settings=full)
+            write_config(folder, config)
         trainer = Trainer(folder, task, full, observer or _default_observer())
-        return _run(trainer, fresh=not files.is_folder(folder / LAST))
+        return _run(trainer, config, fresh=not files.is_folder(folder / LAST))
 
 
-def _run(trainer: Trainer, fresh: bool) -> Run:
+def _run(trainer: Trainer, config: Config, fresh: bool) -> Run:
     run = trainer.run
+    told = msgspec.json.encode(Told(str(run.path.absolute()), config))
     try:
-        if not fresh:
-            trainer.restore()
-        run.baselines = trainer.task.measure_baselines()
-        if fresh:
-            trainer.begin()
-        trainer.train()
+        with leading(config.settings.processes or 1, told) as trainer.team:
+            if not fresh:
+                trainer.restore()
+            run.baselines = trainer.task.measure_baselines()
+            if fresh:
+                trainer.begin()
+            trainer.train()
         run.plot = plot_loss(run.path / "loss.png", run.history, run.baselines, run.measure.name)
         run.model = load(run.path)
     except OSError as error:
@@ -170,6 +186,32 @@ def _run(trainer: Trainer, fresh: bool) -> Run:
     if run.stopped == "interrupt":
         raise KeyboardInterrupt(run.summary)
     return run
+
+
+def _help(cells: Mapping[str, type[Cell]] | None) -> Run:
+    """What torchrun's other processes do: take part in the run of the first, whose folder and data they are told."""
+    threads = torch.get_num_threads()
+    with own_cells(cells), torch.random.fork_rng(devices=[]):
+        try:
+            return help_along(SETUPS, None, ranks.rank(), ranks.world() or 1)
+        finally:
+            torch.set_num_threads(threads)
+
+
+def _check_cells(full: Settings, cells: Mapping[str, type[Cell]] | None) -> None:
+    """Raises InputError for a cell that the processes which are started here cannot know."""
+    if cells and full.processes != 1 and not ranks.started():
+        raise InputError(
+            f"processes={full.processes} starts processes that do not know your {', '.join(cells)}; start your script "
+            f"by torchrun --nproc-per-node {full.processes}, and leave processes out."
+        )
+
+
+def _regrouped(full: Settings, before: Settings, processes: int | None) -> Settings:
+    """The settings of a run that goes on with as many processes as were given, else as torchrun has, else as before."""
+    count = processes or ranks.world() or before.processes or 1
+    threads = before.threads if count == (before.processes or 1) else None
+    return with_processes(msgspec.structs.replace(full, processes=count, threads=threads))
 
 
 @contextmanager
