@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ class FileNumbers:
     Read and not mapped: pages of a map count as memory of the process until somebody else needs them.
     """
 
-    def __init__(self, kind: np.dtype[np.signedinteger]) -> None:
+    def __init__(self, kind: np.dtype[Any]) -> None:
         self._file = tempfile.TemporaryFile()  # noqa: SIM115 (it lives as long as this object)
         self._kind = kind
         self._length = 0
@@ -46,7 +47,7 @@ def encoded(vocabulary: Vocabulary, text: Source) -> tuple[Numbers, NDArray[np.i
     if isinstance(text, Text):
         numbers = np.concatenate([vocabulary.encode(piece) for piece in text.pieces()])
         return numbers, counts + np.bincount(numbers, minlength=len(counts))
-    kept = FileNumbers(np.dtype(np.int32))
+    kept = FileNumbers(np.min_scalar_type(len(vocabulary)))
     for piece in text.pieces():
         numbers = vocabulary.encode(piece)
         counts += np.bincount(numbers, minlength=len(counts))

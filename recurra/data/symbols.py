@@ -74,21 +74,19 @@ class Characters(Vocabulary):
     def __init__(self, characters: Iterable[str]) -> None:
         self.characters = "".join(sorted(set(characters)))
         self.symbols = self.characters
-        self._points = _points(self.characters)
+        points = code_points(self.characters)
+        self._numbers = np.zeros(int(points.max(initial=0)) + 2, np.int64)  # of every code point; the last: those above
+        self._numbers[points] = np.arange(1, len(points) + 1)
 
     def split(self, text: str) -> str:
         return text
 
     def encode(self, text: str) -> NDArray[np.int64]:
-        points = _points(text)
-        if not len(self._points):
-            return np.zeros(len(points), np.int64)
-        place = np.searchsorted(self._points, points)
-        place[place == len(self._points)] = 0
-        return np.where(self._points[place] == points, place + 1, UNKNOWN)
+        return self._numbers[np.minimum(code_points(text), len(self._numbers) - 1)]
 
 
-def _points(text: str) -> NDArray[np.uint32]:
+def code_points(text: str) -> NDArray[np.uint32]:
+    """Of each character, (N,)."""
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
 
 

@@ -1,13 +1,15 @@
 """The vocabulary of a language model: learned from a text, written to a model folder, and read again."""
 
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable
 
 import msgspec
+import numpy as np
 
 from recurra import files
 from recurra.data.bpe import BytePairs, Merges
-from recurra.data.symbols import Characters, Kind, Vocabulary, Words, frequent
+from recurra.data.symbols import Characters, Kind, Vocabulary, Words, code_points, frequent
 from recurra.errors import FileError
 
 MERGES = "merges.json"  # of BPE, in the model folder
@@ -25,10 +27,11 @@ def learned(kind: Kind, texts: Callable[[], Iterable[str]], least: int = 1, most
         empty = Words([])
         counts = Counter(symbol for text in texts() for symbol in empty.split(text))
         return Words(frequent(counts, least, most))
-    counts = Counter()
+    found = np.zeros(sys.maxunicode + 1, np.int64)
     for text in texts():
-        counts.update(text)
-    return Characters(frequent(counts, least, most))
+        points = np.bincount(code_points(text))
+        found[: len(points)] += points
+    return Characters(frequent(Counter({chr(n): int(found[n]) for n in found.nonzero()[0]}), least, most))
 
 
 def record(vocabulary: Vocabulary) -> tuple[str | list[str], dict[str, bytes]]:

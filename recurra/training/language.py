@@ -35,6 +35,7 @@ class LanguageSetup(Setup):
 
     def __init__(self, corpus: Corpus, path: str | None) -> None:
         self.corpus, self.path, self.name = corpus, path, corpus.name
+        self._learned: tuple[tuple[Any, ...], tuple[Vocabulary, int]] | None = None  # and what it was learned by
 
     @classmethod
     def of(cls, data: Any, wanted: Settings) -> "LanguageSetup":
@@ -79,6 +80,12 @@ class LanguageSetup(Setup):
 
     def _read(self, full: Settings) -> tuple[Vocabulary, int]:
         """The vocabulary of the training text, and how many symbols that has."""
+        by = full.symbols, full.min_count, full.vocabulary, full.validation
+        if self._learned is None or self._learned[0] != by:
+            self._learned = by, self._learn(full)
+        return self._learned[1]
+
+    def _learn(self, full: Settings) -> tuple[Vocabulary, int]:
         train = self.corpus.split(full.validation)[0]
         kind = full.symbols or "characters"  # runs of earlier releases do not say
         vocabulary = learned(kind, train.pieces, full.min_count or 1, full.vocabulary)

@@ -82,9 +82,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             "[of a language model none, unless the text is read many times]"
         ),
     ] = None
-    variational: Annotated[
-        bool | None, Meta(description="Whether one mask of dropout holds for all steps of a window. [no]")
-    ] = None
+    variational: Annotated[bool | None, Meta(description="Whether masks hold for a window. [no]")] = None
     embedding_dropout: Annotated[
         Annotated[float, Meta(ge=0, lt=1)] | None,
         Meta(description="Share of the symbols whose vector is zero in a step of training. [0]"),
