@@ -49,3 +49,44 @@ def reversals(count: int, seed: int = 0) -> list[tuple[str, str]]:
         half = "".join(rng.sample("abcd", 3))
         rows.append((half + (half[::-1] if n % 2 else half), ("repeated", "reversed")[n % 2]))
     return rows
+
+
+_PEOPLE, _PLACES, _TITLES = ("Ada", "Alan", "Grace"), ("London", "Turin", "Bath"), ("Dr", "Sir")
+
+
+def grammar(count: int, seed: int = 0) -> list[tuple[list[str], list[str], str]]:
+    """Sentences of a small grammar with their BIO tags and what they are, all known by rule.
+
+    The tag of a capitalised number `Xn` is that of the word before it: it is known by its neighbour only.
+    """
+    rng = random.Random(seed)
+    rows = []
+    for n in range(count):
+        words, tags = [], []
+        for _ in range(rng.randrange(1, 4)):
+            words += rng.choices(_FILLERS, k=rng.randrange(0, 3))
+            tags += ["O"] * (len(words) - len(tags))
+            kind, names = (("PER", _PEOPLE), ("LOC", _PLACES))[rng.randrange(2)]
+            name = [rng.choice(_TITLES)] * (kind == "PER" and rng.random() < 0.5) + [rng.choice(names)]
+            name += [f"X{rng.randrange(1000)}"] * (rng.random() < 0.3)
+            words += name
+            tags += [f"B-{kind}", *[f"I-{kind}"] * (len(name) - 1)]
+        asks = n % 2 == 0
+        words.append("?" if asks else ".")
+        tags.append("O")
+        rows.append((words, tags, "asks" if asks else "says"))
+    return rows
+
+
+def depths(count: int, seed: int = 0) -> list[tuple[list[str], list[str]]]:
+    """Balanced brackets, each tagged with how deep it stands, up to 3: to know it is to have counted."""
+    rng = random.Random(seed)
+    rows = []
+    for _ in range(count):
+        letters, tags, depth = list(_balanced(rng, rng.randrange(2, 7))), [], 0
+        for letter in letters:
+            depth += letter == "("
+            tags.append(f"d{min(depth, 3)}")
+            depth -= letter == ")"
+        rows.append((letters, tags))
+    return rows

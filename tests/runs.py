@@ -1,6 +1,7 @@
 """What the tests of training share: small settings, what a run wrote, an observer that writes down what it is shown."""
 
 import csv
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -58,3 +59,14 @@ class Recorder(Observer):
 
     def on_end(self, run: Run) -> None:
         self.events.append(f"end {run.stopped}")
+
+
+class Stop(Observer):
+    """Ctrl-C at one step."""
+
+    def __init__(self, at: int) -> None:
+        self.at = at
+
+    def on_step(self, run: Run, step: Any) -> None:
+        if step.step == self.at:
+            signal.raise_signal(signal.SIGINT)

@@ -2,7 +2,6 @@
 
 import json
 import math
-import signal
 import sys
 from pathlib import Path
 from typing import Any, get_args
@@ -13,7 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from generators import brackets, sentiment
-from runs import contents, log
+from runs import Stop, contents, log
 
 import recurra
 from recurra import cells, cli
@@ -30,7 +29,6 @@ from recurra.tasks.encoders import ENCODERS, USES, encoder_of
 from recurra.tasks.linear import LinearModel, majority
 from recurra.tasks.pooling import POOLINGS, Pooling
 from recurra.training.classification import ClassificationSetup
-from recurra.training.observer import Observer
 from recurra.training.run import Run
 from recurra.training.settings import TASKS_OF, CellName, Settings, describe
 from recurra.training.start import SETUPS
@@ -52,17 +50,6 @@ def learned(tmp_path_factory: pytest.TempPathFactory) -> Run:
 def write(path: Path, rows: list[tuple[str, str]]) -> Path:
     path.write_text("text,label\n" + "".join(f"{text},{label}\n" for text, label in rows))
     return path
-
-
-class Stop(Observer):
-    """Ctrl-C at one step."""
-
-    def __init__(self, at: int) -> None:
-        self.at = at
-
-    def on_step(self, run: Run, step: Any) -> None:
-        if step.step == self.at:
-            signal.raise_signal(signal.SIGINT)
 
 
 # ------------------------------------------------------------------------------------------------------------- learning

@@ -41,12 +41,12 @@ Precision = Annotated[
 @app.command
 @with_settings
 def train(
-    data: Annotated[str, Parameter(help="A text file, a table, a folder of tables, or the word demo.")],
+    data: Annotated[str, Parameter(help="A text file, a table, words with tags, a folder of these, or the word demo.")],
     /,
     *,
     task: Annotated[
-        Literal["language", "classification"] | None,
-        Parameter(help="What is learned. [classification from a table, language from a text]"),
+        Literal["language", "classification", "tagging"] | None,
+        Parameter(help="What is learned. [tagging from words with tags, classification from a table, else language]"),
     ] = None,
     out: Annotated[str | None, Parameter(help="The run folder to make. [a new folder under runs/]")] = None,
     json: Json = False,
@@ -174,7 +174,10 @@ def predict(
     precision: Precision = None,
     json: Json = False,
 ) -> None:
-    """Label texts: one line each, the label and its probability; with --json all probabilities, one object a line."""
+    """Label texts: one line each, the label and its probability; with --json all probabilities, one object a line.
+
+    A tagger gives a word and its tag a line, and an empty line after each text.
+    """
     from recurra.cli import labels
 
     labels.show(model, texts, file, precision, json)

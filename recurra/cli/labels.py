@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import recurra
@@ -15,6 +16,9 @@ def show(model: str, texts: Sequence[str], file: str | None, precision: str | No
     if loaded.rounding:
         print(loaded.rounding, file=sys.stderr)
     rows = given_texts(texts, file)
+    if loaded.task == "tagging":
+        _show_tags(loaded, rows, as_json)
+        return
     if unknown := _unknown(loaded, rows):
         print(unknown, file=sys.stderr)
     for text, row in zip(rows, loaded.probabilities(rows), strict=True):
@@ -49,3 +53,14 @@ def _unknown(model: Any, texts: Sequence[str]) -> str:
     kind = kind if count > 1 else kind.removesuffix("s")
     are, were = ("are", "were") if count > 1 else ("is", "was")
     return f"recurra: {count:,} {kind} ({shown}) {are} not known from training and {were} read {how}"
+
+
+def _show_tags(tagger: Any, rows: Sequence[str], as_json: bool) -> None:
+    """A word and its tag a line, an empty line after each text; or an object a text, with all probabilities."""
+    for text, sentence in zip(rows, tagger.predict(rows, probabilities=as_json), strict=True):
+        if not as_json:
+            print(sentence)
+            continue
+        spans = [{**span._asdict(), "words": sentence.words[span.begin : span.end]} for span in sentence.spans]
+        fields = {**asdict(sentence), "spans": spans}
+        print(json.dumps({"text": text, **{n: v for n, v in fields.items() if v is not None}}, ensure_ascii=False))

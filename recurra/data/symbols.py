@@ -107,8 +107,12 @@ class Listed(Vocabulary):
         return self._numbers.get(symbol, UNKNOWN)
 
     def encode(self, text: str) -> NDArray[np.int64]:
+        return np.array(self.numbers(self.split(text)), np.int64)
+
+    def numbers(self, symbols: Iterable[str]) -> list[int]:
+        """The numbers of symbols that are split already."""
         numbers = self._numbers
-        return np.array([numbers.get(symbol, UNKNOWN) for symbol in self.split(text)], np.int64)
+        return [numbers.get(symbol, UNKNOWN) for symbol in symbols]
 
 
 class Words(Listed):

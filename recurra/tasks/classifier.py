@@ -12,7 +12,7 @@ from msgspec import Meta
 from torch import Tensor
 
 from recurra import files
-from recurra.cells.by_name import NAMES, check_named
+from recurra.cells.by_name import check_named
 from recurra.data.columns import Labelled
 from recurra.data.label_sets import ONE
 from recurra.data.memory import items
@@ -25,6 +25,7 @@ from recurra.report.blocks import About
 from recurra.tasks.classification import ClassificationNetwork, Sizes, scores_of
 from recurra.tasks.classifier_report import ACCURACY, Classification, report
 from recurra.tasks.classifier_sections import about
+from recurra.tasks.encoders import described
 from recurra.tasks.label_report import MICRO_F1, SeveralLabels, baseline_figures, encoded, several_report
 from recurra.tasks.measure import Measure, verdict
 from recurra.tasks.model import Model, trained_precision
@@ -122,18 +123,7 @@ class Classifier(Model):
 
     @property
     def description(self) -> str:
-        sizes = self.sizes
-        cell = (sizes.cell or "").upper() if sizes.cell in NAMES else sizes.cell
-        cell = f"{'residual ' if sizes.residual else ''}{'bidirectional ' if sizes.bidirectional else ''}{cell}"
-        kind = {
-            "mlp": "perceptron",
-            "recurrent": cell,
-            "cnn": "convolution",
-            "transformer": "Transformer",
-            "bag": "bag-of-symbols perceptron",
-        }
-        layers = f"{sizes.layers} {kind[sizes.encoder]} layer{'s' if sizes.layers > 1 else ''} of {sizes.hidden} units"
-        return f"{layers}, {sizes.pooling} pooling, {self.known}"
+        return f"{described(self.sizes)}, {self.sizes.pooling} pooling, {self.known}"
 
     @property
     def known(self) -> str:

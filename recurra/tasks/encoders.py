@@ -5,6 +5,7 @@ from typing import Annotated, Literal, assert_never
 import msgspec
 from msgspec import Meta
 
+from recurra.cells.by_name import NAMES
 from recurra.tasks.attention import TransformerEncoder
 from recurra.tasks.convolution import ConvolutionEncoder
 from recurra.tasks.encoder import ActivationName, Encoder, NormalisationName
@@ -57,3 +58,16 @@ def encoder_of(sizes: EncoderSizes, width: int, dropout: float, forget_bias: flo
             return TransformerEncoder(width, sizes.hidden, sizes.layers, dropout, activation)
         case never:
             assert_never(never)
+
+
+def described(sizes: EncoderSizes) -> str:
+    """An encoder in a few words: "2 bidirectional LSTM layers of 128 units"."""
+    cell = (sizes.cell or "").upper() if sizes.cell in NAMES else sizes.cell
+    kind: dict[EncoderName, str] = {
+        "recurrent": f"{'residual ' if sizes.residual else ''}{'bidirectional ' if sizes.bidirectional else ''}{cell}",
+        "mlp": "perceptron",
+        "cnn": "convolution",
+        "transformer": "Transformer",
+        "bag": "bag-of-symbols perceptron",
+    }
+    return f"{sizes.layers} {kind[sizes.encoder]} layer{'s' if sizes.layers > 1 else ''} of {sizes.hidden} units"

@@ -22,6 +22,7 @@ from recurra.tasks.terms import term
 TASKS = {
     "language": ("recurra.tasks.language_model", "LanguageModel"),
     "classification": ("recurra.tasks.classifier", "Classifier"),
+    "tagging": ("recurra.tasks.tagger", "Tagger"),
 }  # name of the task: module and class of its model
 
 
@@ -38,7 +39,7 @@ class Model(ABC):
     """A trained model of one task: its network and all that is needed to use it, saved in one folder of plain data."""
 
     task: ClassVar[str]
-    measure: ClassVar[Measure]  # what validation in training gives
+    measure: Measure  # what validation in training gives
     unit: ClassVar[str]  # what its work is counted in: "characters"
     unit_short: ClassVar[str]  # the same beside a progress bar: "chars"
     network: nn.Module
@@ -63,7 +64,7 @@ class Model(ABC):
         """Measures the model on `data` beside the baselines of its task."""
 
     def predict(self, *args: Any, **settings: Any) -> list[Any]:
-        """The label of each text, from the tasks that tell texts apart."""
+        """The label of each text, from the tasks that tell texts apart; the tags of its words, from taggers."""
         raise InputError(f"A model of the task '{self.task}' does not predict labels.")
 
     def probabilities(self, *args: Any, **settings: Any) -> list[dict[str, float]]:

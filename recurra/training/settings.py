@@ -39,26 +39,28 @@ TASKS_OF: dict[str, tuple[str, ...]] = {
     "weight_drop": ("language",),
     "activation_penalty": ("language",),
     "slowness_penalty": ("language",),
-    "encoder": ("language", "classification"),
-    "bidirectional": ("classification",),
-    "residual": ("classification",),
-    "activation": ("classification",),
-    "normalisation": ("classification",),
+    "encoder": ("language", "classification", "tagging"),
+    "bidirectional": ("classification", "tagging"),
+    "residual": ("classification", "tagging"),
+    "activation": ("classification", "tagging"),
+    "normalisation": ("classification", "tagging"),
     "initialiser": ("classification",),
-    "forget_bias": ("classification",),
+    "forget_bias": ("classification", "tagging"),
     "subwords": ("classification",),
     "vectors": ("classification",),
     "word_dropout": ("classification",),
-    "pooling": ("classification",),
+    "pooling": ("classification", "tagging"),
     "class_weights": ("classification",),
     "symbols": ("language", "classification"),
-    "min_count": ("language", "classification"),
+    "min_count": ("language", "classification", "tagging"),
     "vocabulary": ("language",),
-    "text": ("language", "classification"),
-    "label": ("classification",),
-    "test": ("classification",),
+    "text": ("language", "classification", "tagging"),
+    "label": ("classification", "tagging"),
+    "test": ("classification", "tagging"),
     "extra": ("classification",),
     "several": ("classification",),
+    "scheme": ("tagging",),
+    "output": ("tagging",),
 }
 
 
@@ -172,11 +174,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     text: Annotated[
         str | None,
-        Meta(description="Column of the text: its name, or its number from 1; of documents their field. [found]"),
+        Meta(
+            description="Column of the text, or of words: its name or number from 1; of documents their field. [found]"
+        ),
     ] = None
-    label: Annotated[str | None, Meta(description="Column of the label: its name, or its number from 1. [found]")] = (
-        None
-    )
+    label: Annotated[
+        str | None,
+        Meta(description="Column of the label, or of tags: its name or number from 1; upos, xpos. [found]"),
+    ] = None
     test: Annotated[
         Annotated[float, Meta(gt=0, lt=1)] | None,
         Meta(description="Share of the rows kept for the test, where there is no file for it. [0.1]"),
@@ -252,6 +257,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     class_weights: Annotated[
         Literal["equal", "balanced"] | None,
         Meta(description="Whether rows weigh the same, or those of rare labels more. [equal]"),
+    ] = None
+
+    scheme: Annotated[
+        Literal["BIO", "BIOES", "BMES"] | None,
+        Meta(description="The scheme that the tags of spans are learned in; they are written in the data's. [its own]"),
+    ] = None
+    output: Annotated[
+        Literal["crf", "softmax"] | None,
+        Meta(description="Whether tags are scored as a whole, by a conditional random field, or each by itself. [crf]"),
     ] = None
 
     seed: Annotated[

@@ -18,6 +18,7 @@ from recurra import files
 from recurra.cell import Cell
 from recurra.cells.by_name import own_cells
 from recurra.data.split import is_labelled
+from recurra.data.tagged_split import is_tagged
 from recurra.diagnostics.plots import plot_loss
 from recurra.errors import FileError, InputError, kind_of
 from recurra.tasks.model import load
@@ -35,9 +36,14 @@ from recurra.training.observer import Observer, PlainProgress
 from recurra.training.run import Run
 from recurra.training.settings import CHANGEABLE, Settings, check_task, settings, settings_with
 from recurra.training.setup import Setup, with_processes
+from recurra.training.tagging import TaggingSetup
 from recurra.unroll.precision import check_here
 
-SETUPS: dict[str, type[Setup]] = {"language": LanguageSetup, "classification": ClassificationSetup}
+SETUPS: dict[str, type[Setup]] = {
+    "language": LanguageSetup,
+    "classification": ClassificationSetup,
+    "tagging": TaggingSetup,
+}
 
 
 def train(
@@ -52,8 +58,9 @@ def train(
     data: of the task `language` the path of a UTF-8 text file, the word `demo`, a Text, or documents: a list, an array
     or a Series of texts; of `classification` the path of a table (.csv, .tsv, .jsonl, .parquet), of a folder of tables
     named train, dev and test, a list or an array of pairs (text, label), a list of dictionaries, a dictionary of
-    columns, or a DataFrame. A path is a string or a Path.
-    task: None takes tables for classification, all else for language, and says so.
+    columns, or a DataFrame; of `tagging` the path of a file or a folder of words with tags (docs/tag.md), or a list of
+    (words, tags) or (words, tags, label). A path is a string or a Path.
+    task: None takes words with tags for tagging, tables for classification, all else for language, and says so.
     out: the run folder, which must not exist yet; by default `runs/NAME-DATE-TIME`. observer: who watches; by default a
     line a validation on stderr when that is a terminal. All other arguments are settings, listed with their help by
     `recurra.training.settings.describe()`; `cell` may also be a class of your own, derived from `recurra.Cell`, which
@@ -106,7 +113,7 @@ def prepared(data: Any, task: str | None, given: dict[str, Any]) -> Iterator[Pre
 
 def guessed(data: Any) -> str:
     """The task that data is taken for when a person names none."""
-    return "classification" if is_labelled(data) else "language"
+    return "tagging" if is_tagged(data) else "classification" if is_labelled(data) else "language"
 
 
 def _own_cell(given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, type[Cell]]]:
