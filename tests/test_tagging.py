@@ -71,7 +71,11 @@ def test_the_grammar_is_learned_and_measured(learned: Run) -> None:
     assert set(result.label_baselines) == {"majority class", "linear model on character n-grams"}
     assert len(result.worst) == round(60 * (1 - result.whole))
     for wrong in result.worst:
-        assert wrong.tags != wrong.predicted and wrong.loss > 0 and wrong.place.startswith("data[")
+        assert (
+            (wrong.tags, wrong.label) != (wrong.predicted, wrong.predicted_label)
+            and wrong.loss > 0
+            and wrong.place.startswith("data[")
+        )
 
 
 def test_tags_are_written_in_the_scheme_of_the_data(learned: Run) -> None:

@@ -298,11 +298,11 @@ def label_baselines_of(train: Tagged, rows: Tagged) -> dict[str, float]:
     """Accuracy on `rows` of the most frequent label of a sentence, and of a linear model; none without labels."""
     if train.labels is None or rows.labels is None:
         return {}
-    parts = [
+    learned, measured = (
         Labelled(each.name, [" ".join(words) for words in each.words], each.labels or [], [0] * len(each), "", "")
         for each in (train, rows)
-    ]
-    return baseline_figures(*parts)
+    )
+    return baseline_figures(learned, measured)
 
 
 def _ranked(probabilities: dict[str, float]) -> dict[str, float]:
