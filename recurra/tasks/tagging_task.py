@@ -61,9 +61,13 @@ class TaggingTask(Task):
         """Words of a batch, padding left out."""
         return int(self._buckets.lengths[self._buckets.rows(epoch, index)].sum())
 
+    def weights(self, epoch: int, index: int) -> NDArray[np.float64]:
+        """The words of each sentence."""
+        return self._buckets.lengths[self._buckets.rows(epoch, index)].astype(np.float64)
+
     def loss(self, epoch: int, index: int, state: State | None) -> tuple[Tensor, State | None]:
         """-ln p of all tags, and labels, of the batch together, in nats a word."""
-        rows = self._buckets.rows(epoch, index)
+        rows = self._read(epoch, index)
         batch = self._batch(rows).forgetting(self._rare, _FORGOTTEN)
         scores, labels = self.network(batch)
         tags, lengths = padded([self._tags[row] for row in rows])
@@ -73,7 +77,12 @@ class TaggingTask(Task):
         return loss / lengths.sum(), None
 
     def forward(self, epoch: int, index: int, state: State | None) -> None:
-        self.network(self._batch(self._buckets.rows(epoch, index)).forgetting(self._rare, _FORGOTTEN))
+        self.network(self._batch(self._read(epoch, index)).forgetting(self._rare, _FORGOTTEN))
+
+    def _read(self, epoch: int, index: int) -> NDArray[np.int64]:
+        """The sentences of a batch that are of the share."""
+        rows = self._buckets.rows(epoch, index)
+        return rows[self.share.read(len(rows))]
 
     def _batch(self, rows: NDArray[np.int64]) -> Batch:
         return self._spelling.batch([self._splits.train.words[row] for row in rows])
