@@ -81,7 +81,7 @@ def test_what_is_wrong_is_told_with_file_line_and_remedy(rows: Check) -> None:
 def test_the_cost_has_its_parts(rows: Check) -> None:
     cost = rows.cost
     assert cost is not None and cost.steps == 12 and not cost.broken
-    assert set(cost.stages) >= {"reading", "baselines", "training", "validation", "saving", "plot"}
+    assert set(cost.stages) >= {"reading", "baselines", "training", "validation", "saving", "plot and report"}
     assert cost.seconds == pytest.approx(sum(cost.stages.values())) and cost.bytes > 50 * 2**20
     assert cost.sentence in str(rows) and "█" in str(rows)
 

@@ -1,6 +1,6 @@
 """How long a run will take and how much memory: the task that train() would train is measured for a few steps.
 
-    seconds = reading + baselines + Σ_k (a + b w_k) + validations · v + saving + plot,
+    seconds = reading + baselines + Σ_k (a + b w_k) + validations · v + saving + plot and report,
 
 where w_k is the work of step k's batch and a, b are the line through the steps that were measured.
 """
@@ -95,7 +95,7 @@ def measured(task: Task, full: Settings, reading: float) -> Cost:
         limited = stages["training"] + stages["validation"] + stages["saving"]
         cut = min(1.0, full.time_limit / max(limited, 1e-9))
         stages |= {name: cut * stages[name] for name in ("training", "validation", "saving")}
-    stages["plot"] = _drawn(task)
+    stages["plot and report"] = _drawn(task)
     return Cost(
         seconds=sum(stages.values()),
         stages=stages,
@@ -206,8 +206,9 @@ def _saved(trainer: Trainer) -> float:
 
 
 def _drawn(task: Task) -> float:
-    """Seconds of the plot at the end."""
+    """Seconds of the plot at the end, and of what the report measures of the model."""
     begun = time.perf_counter()
     row = Row(1, 0, 0.0, 1.0, task.measure.of(1.0), 0.0, 0.0, 1.0, 0.0, 0.0)
     plot_loss(Path(os.devnull), [row, row], {}, task.measure.name)
+    task.sections(task.model)
     return time.perf_counter() - begun
