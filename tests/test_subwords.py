@@ -74,6 +74,14 @@ def test_unknown_words_are_told_apart_by_their_endings(tmp_path: Path) -> None:
         recurra.load(tmp_path / "model")
 
 
+def test_a_model_without_a_recurring_ngram_is_loaded_again(tmp_path: Path) -> None:
+    rows = [("ab cd", "good"), ("ef gh", "bad")] * 10
+    run = recurra.train(rows, out=tmp_path / "run", encoder="bag", **TINY)
+    model = recurra.load(run.path)
+    assert model.subwords is not None and len(model.subwords) == 0  # type: ignore[attr-defined]
+    assert model.probabilities("ab xy") == run.model.probabilities("ab xy")
+
+
 def test_what_has_no_subwords(tmp_path: Path) -> None:
     rows = sentiment(40)
     with pytest.raises(InputError, match="subwords=True says nothing to symbols='characters'; leave it out, or choose"):

@@ -49,7 +49,7 @@ def _unknown(model: Any, texts: Sequence[str]) -> str:
         return ""
     count, kind = sum(found.values()), model.lexicon.kind
     shown = ", ".join(map(repr, list(found)[:5])) + (", …" if len(found) > 5 else "")
-    how = "by their n-grams alone" if model.subwords else "as the reserved unknown symbol"
+    how = "by their n-grams alone" if model.subwords is not None else "as the reserved unknown symbol"
     kind = kind if count > 1 else kind.removesuffix("s")
     are, were = ("are", "were") if count > 1 else ("is", "was")
     return f"recurra: {count:,} {kind} ({shown}) {are} not known from training and {were} read {how}"

@@ -128,7 +128,7 @@ class Classifier(Model):
     @property
     def known(self) -> str:
         """How many symbols it knows: "7,203 words and 12,034 n-grams of them"."""
-        grams = f" and {len(self.subwords):,} n-grams of them" if self.subwords else ""
+        grams = f" and {len(self.subwords):,} n-grams of them" if self.subwords is not None else ""
         return f"{len(self.lexicon.symbols):,} {self.lexicon.kind}{grams}"
 
     def about(self) -> About:
