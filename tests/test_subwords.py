@@ -75,7 +75,7 @@ def test_unknown_words_are_told_apart_by_their_endings(tmp_path: Path) -> None:
 
 
 def test_a_model_without_a_recurring_ngram_is_loaded_again(tmp_path: Path) -> None:
-    rows = [("ab cd", "good"), ("ef gh", "bad")] * 10
+    rows = [(f"ab {n}", "good") for n in range(20)] + [(f"ef {n}", "bad") for n in range(20)]
     run = recurra.train(rows, out=tmp_path / "run", encoder="bag", **TINY)
     model = recurra.load(run.path)
     assert model.subwords is not None and len(model.subwords) == 0  # type: ignore[attr-defined]
