@@ -105,3 +105,13 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         pytest.skip("mounting a tmpfs needs root")
     yield place
     subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+@pytest.fixture
+def dynamo() -> Iterator[None]:
+    """torch.compile follows layers of torch.nn's kind, too."""
+    import torch._dynamo.config
+
+    torch._dynamo.reset()
+    with torch._dynamo.config.patch(allow_rnn=True):
+        yield

@@ -1,11 +1,13 @@
 """The table of precisions that every law of them walks: how far from fp64, as a share of the largest number."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from recurra import Recurrent, cells
 from recurra.machine.precision import DTYPES, NAMES, lacking
 
 
@@ -53,3 +55,22 @@ def off(ours: Tensor, truth: Tensor) -> float:
     if not truth.numel():
         return 0.0
     return float((ours.detach().double() - truth.detach()).abs().max()) / max(float(truth.detach().abs().max()), 1e-4)
+
+
+def named(layer: nn.Module, name: str | None) -> nn.Module:
+    """The layer, with all inside, in a precision."""
+    for module in layer.modules():
+        if isinstance(module, (Recurrent, nn.RNNBase)):
+            module.precision = name  # type: ignore[assignment]
+    return layer
+
+
+class Looking(cells.Elman):
+    """A step that only Python can run."""
+
+    def step(self, x: Tensor, h: Tensor) -> Tensor:
+        return super().step(x, h) if float(h.detach().sum()) < 100 else h
+
+
+def fused(layer: nn.Module) -> Any:
+    return torch.compile(layer, fullgraph=True, dynamic=True, backend="aot_eager")

@@ -284,6 +284,11 @@ def test_peaks() -> None:
 def test_measured_on_the_plain_loop_and_refused() -> None:
     told = explain(Dropping(), torch.randn(3, 2, 5, dtype=torch.double), measure=True)
     assert told.accounts[0].measured is None and told.accounts[0].seconds > 0
+    assert lines(told, "what takes time")[-1] == "not measured: only the native machine's peak is known"
+    with (layer := recurra.LSTM(3, 4)).record("i"):
+        told = explain(layer, torch.zeros(2, 1, 3), measure=True)
+    assert told.accounts[0].shapes and told.accounts[0].measured is None
+    assert lines(told, "what takes time")[-1] == "not measured: a layer that records is run once"
     with pytest.raises(InputError, match="measure is 3, but answers yes or no"):
         explain(recurra.LSTM(3, 4), torch.zeros(2, 1, 3), measure=3)  # type: ignore[arg-type]
 

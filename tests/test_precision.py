@@ -2,23 +2,19 @@
 
 import copy
 import functools
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
 from checks import contracting, few_lengths, filled, needs_machine, weighed
-from precisions import BY_NAME, Precision, off, over_graded, over_narrow, over_precisions
+from precisions import Precision, named, off, over_graded, over_narrow, over_precisions
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
 import recurra
 from examples import CELLS, LAYERS, CellExample, LayerExample
-from recurra import Cell, InputError, Recurrent, Session, StrictError, cells, explain, scan, strict
-from recurra.machine.precision import lacking
-from recurra.unroll import Call, answer, operator, visits
-from recurra.unroll import precision as precisions_of_unroll
-from recurra.unroll.rounding import BOUND
+from recurra import Cell, InputError, Recurrent, Session, cells, scan, strict
+from recurra.unroll import Call, answer, visits
 
 pytestmark = needs_machine
 
@@ -126,14 +122,6 @@ def test_a_root_of_the_memory_has_the_same_results(example: CellExample, precisi
     assert max(map(off, found[1][1], found[0][1])) <= (precision.gradient or 0)
 
 
-def named(layer: nn.Module, name: str | None) -> nn.Module:
-    """The layer, with all inside, in a precision."""
-    for module in layer.modules():
-        if isinstance(module, (Recurrent, nn.RNNBase)):
-            module.precision = name  # type: ignore[assignment]
-    return layer
-
-
 @over_graded
 @pytest.mark.parametrize("example", LAYERS, ids=str)
 def test_every_layer_packed_and_recorded(example: LayerExample, precision: Precision) -> None:
@@ -225,7 +213,7 @@ def test_a_session_in_another_precision_than_its_layer() -> None:
         session = Session(layer, precision=name)
         ys = torch.stack([session.step(row).clone() for row in x])
         expected, last = named(copy.deepcopy(layer), name)(x)
-        assert torch.equal(ys, expected) and session.error is None
+        assert torch.equal(ys, expected) and session.error is None and session.precision == name
         again = copy.deepcopy(session)
         assert torch.equal(again.step(x[0]), session.step(x[0]))
         assert all(t.dtype is torch.float32 for t in torch.utils._pytree.tree_leaves(session.state))
@@ -250,36 +238,6 @@ def test_second_derivatives_are_taken_in_fp32() -> None:
             assert a.dtype is torch.float32 and off(a, b) <= 2e-2
 
 
-# ---- what else runs a step
-
-
-class Looking(cells.Elman):
-    """A step that only Python can run."""
-
-    def step(self, x: Tensor, h: Tensor) -> Tensor:
-        return super().step(x, h) if float(h.detach().sum()) < 100 else h
-
-
-@pytest.mark.parametrize(
-    ("name", "told"),
-    [("bf16", "; bf16 is PyTorch's autocast there"), ("fp32-fast", "; fp32-fast is plain fp32 there"), ("fp64", "")],
-)
-def test_where_the_machine_does_not_run(name: str, told: str) -> None:
-    layer = Recurrent(Looking(3, 4), precision=name)
-    x = torch.randn(5, 2, 3, requires_grad=True)
-    exact = scan(copy.deepcopy(layer.cell).double(), x.double())[0]
-    visit = explain(layer, x).visits[0]
-    assert visit.executor == "scan" and visit.reason.endswith(told) and (told or ";" not in visit.reason)
-    y, h = layer(x)
-    (d,) = torch.autograd.grad(y.sum(), x)
-    assert y.dtype is h.dtype is d.dtype is torch.float32
-    assert off(y, exact) <= BY_NAME[name].output or (name == "fp64" and off(y, exact) < 1e-7)
-    packed = layer(pack_padded_sequence(x, [5, 2]))[0].data
-    assert packed.dtype is torch.float32
-    with strict(), pytest.raises(StrictError, match="would run on scan"):
-        layer(x)
-
-
 @pytest.mark.parametrize("example", CELLS[::3], ids=str)
 def test_function_transforms_in_bf16(example: CellExample) -> None:
     cell, (x, states, _) = made(example, torch.float32), given(example)
@@ -295,198 +253,3 @@ def test_function_transforms_in_bf16(example: CellExample) -> None:
     (expected,) = torch.autograd.grad(loss(x.requires_grad_()), x)
     x.requires_grad_(False)
     assert found.dtype is torch.float32 and off(found, expected) < 0.05
-
-
-# ---- the compilers
-
-
-@pytest.fixture
-def dynamo() -> Iterator[None]:
-    """torch.compile follows layers of torch.nn's kind, too."""
-    import torch._dynamo.config
-
-    torch._dynamo.reset()
-    with torch._dynamo.config.patch(allow_rnn=True):
-        yield
-
-
-def fused(layer: nn.Module) -> Any:
-    return torch.compile(layer, fullgraph=True, dynamic=True, backend="aot_eager")
-
-
-@pytest.mark.usefixtures("dynamo")
-@pytest.mark.parametrize("name", ["bf16", "fp64"])
-@pytest.mark.parametrize("make", [lambda: recurra.GRU(3, 4), lambda: Recurrent(cells.LSTM(3, 4))])
-def test_compiled_and_exported(make: Any, name: str) -> None:
-    layer = named(make(), name)
-    x = torch.randn(5, 2, 3, requires_grad=True)
-    for one in (x, torch.randn(7, 3, 3, requires_grad=True)):
-        y, expected = fused(layer)(one)[0], layer(one)[0]
-        assert torch.equal(y, expected)
-        wanted = [one, *layer.parameters()]
-        for a, b in zip(*(torch.autograd.grad(weighed(t), wanted) for t in (y, expected)), strict=True):
-            assert off(a, b) < 1e-6
-    with torch.no_grad():
-        program = torch.export.export(layer, (x.detach(),))
-        assert torch.equal(program.module()(x.detach())[0], layer(x)[0])
-
-
-def test_an_exported_program_says_what_is_lacking(monkeypatch: pytest.MonkeyPatch) -> None:
-    layer, x = recurra.GRU(3, 5, precision="bf16"), torch.randn(4, 2, 3)
-    with torch.no_grad():
-        program = torch.export.export(layer, (x,)).module()
-        monkeypatch.setattr(precisions_of_unroll, "lacking", without)
-        operator._loaded.cache_clear()
-        with pytest.raises(InputError) as told:
-            program(x)
-    assert str(told.value) == (
-        "This program was written for 'bf16', and bf16 needs AMX, which this processor lacks; it has fp32, fp64. "
-        "Export it in one of these."
-    )
-    operator._loaded.cache_clear()
-
-
-# ---- messages
-
-
-def without(name: str) -> str:
-    """What a processor with nothing but fp32 and fp64 says of the others."""
-    return "" if name in ("fp32", "fp64") else f"{name} needs AMX, which this processor lacks; it has fp32, fp64"
-
-
-@pytest.mark.parametrize(
-    ("name", "told"),
-    [
-        ("bf61", "precision is 'bf61', which there is not; did you mean 'bf16'?"),
-        ("BF16", "precision is 'BF16', which there is not; did you mean 'bf16'?"),
-        (
-            "half",
-            "precision is 'half', which there is not; give fp32, fp64, fp32-fast, bf16 or int8, or None for that of "
-            "the weights.",
-        ),
-        (
-            torch.bfloat16,
-            "precision is a dtype, but is a name; give fp32, fp64, fp32-fast, bf16 or int8, or None for that of the "
-            "weights.",
-        ),
-    ],
-)
-def test_names_that_there_are_not(name: Any, told: str) -> None:
-    cell, x = cells.GRU(3, 4), torch.randn(2, 1, 3)
-    layer = recurra.GRU(3, 4)
-    layer.precision = name
-    for call in (
-        lambda: recurra.LSTM(3, 4, precision=name),
-        lambda: Recurrent(cell, precision=name),
-        lambda: Session(recurra.LSTM(3, 4), precision=name),
-        lambda: recurra.unroll(cell, x, precision=name),
-        lambda: layer(x),
-    ):
-        with pytest.raises(InputError) as caught:
-            call()
-        assert str(caught.value) == told
-
-
-def test_what_the_processor_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(precisions_of_unroll, "lacking", without)
-    layer, x = recurra.LSTM(3, 6, precision="fp32-fast"), torch.randn(2, 1, 3)
-    for call in (
-        lambda: layer(x),
-        lambda: Session(layer).step(x[0]),
-        lambda: recurra.train("demo", precision="fp32-fast"),
-        lambda: precisions_of_unroll.check_here("fp32-fast"),
-    ):
-        with pytest.raises(InputError) as caught:
-            call()
-        assert str(caught.value) == (
-            "precision is 'fp32-fast', but fp32-fast needs AMX, which this processor lacks; it has fp32, fp64. "
-            "Choose one of these."
-        )
-    assert Session(layer, precision="fp32").step(x[0]).shape == (1, 6)  # the remedy
-
-
-def test_tensors_that_do_not_fit_are_told_as_ever() -> None:
-    for name in ("fp32", "fp64", "bf16"):
-        for x, told in ((torch.randn(2, 1, 3).double(), "x has the dtype torch.float64"), (5, "x is an int")):
-            with pytest.raises(InputError, match=told):
-                Recurrent(cells.LSTM(3, 4), precision=name)(x)
-        with pytest.raises(InputError, match="x has the shape"):
-            recurra.unroll(cells.LSTM(3, 4), torch.randn(2, 1, 4), precision=name)
-
-
-# ---- int8
-
-needs_int8 = pytest.mark.skipif(bool(lacking("int8")), reason=lacking("int8"))
-
-
-class Remainder(Cell):
-    """What is left of large numbers: rounded weights have no digits for it."""
-
-    def __init__(self, input_size: int, hidden_size: int) -> None:
-        super().__init__(input_size, hidden_size)
-        self.w = nn.Parameter(torch.randn(hidden_size, input_size))
-        with torch.no_grad():
-            self.w[:, 0] = 1000
-
-    def step(self, x: Tensor, h: Tensor) -> Tensor:
-        return torch.nn.functional.linear(x, self.w) - 1000 * x[:, :1]
-
-
-@needs_int8
-@pytest.mark.usefixtures("dynamo")
-def test_int8_is_for_inference() -> None:
-    layer, x = recurra.LSTM(3, 4, bidirectional=True, precision="int8"), torch.randn(4, 1, 3)
-    for call in (lambda: layer(x), lambda: Recurrent(cells.GRU(3, 4), precision="int8")(x), lambda: fused(layer)(x)):
-        with pytest.raises(Exception, match="gradients") as caught:
-            call()
-        assert (
-            "precision is 'int8', which is for inference, and this call asks for gradients. "
-            "Call the layer inside torch.no_grad(), or choose 'fp32' or 'bf16'."
-        ) in str(caught.value)
-    with torch.no_grad():
-        layer(x)
-    with (
-        torch.no_grad(),
-        pytest.raises(InputError, match=r"only the native machine has, and Looking does not run there"),
-    ):
-        Recurrent(Looking(3, 4), precision="int8")(x)
-
-
-@needs_int8
-@torch.no_grad()
-def test_the_error_of_int8_is_measured_and_shown() -> None:
-    layer, x = recurra.LSTM(32, 64, precision="int8"), torch.randn(4, 1, 32)
-    torch.manual_seed(5)
-    expected = torch.rand(1)
-    torch.manual_seed(5)
-    told = explain(layer, x)
-    error = told.visits[0].error
-    assert error is not None and 1e-4 < error < BOUND
-    assert f"native machine in int8 ({error:.2g} of the largest output away from fp32)" in str(told)
-    session = Session(layer)
-    session.step(x[0])
-    assert session.error == error and torch.equal(torch.rand(1), expected)
-    assert Session(layer).error is None
-    layer.weight_ih_l0[0, 0] = 15  # its row has few digits left
-    after = explain(layer, x).visits[0].error
-    assert after is not None and after > error
-    session.refresh()
-    assert session.error == after
-
-
-@needs_int8
-@pytest.mark.usefixtures("dynamo")
-@torch.no_grad()
-def test_int8_refuses_weights_that_it_cannot_hold() -> None:
-    layer, x = Recurrent(Remainder(8, 4), precision="int8"), torch.randn(4, 1, 8)
-    wanted = (
-        r"^precision is 'int8', and the outputs of Remainder are then [0-9.e+]+ of the largest away from those in "
-        r"fp32, where 0\.05 is the most\. Choose 'bf16' or 'fp32' for it\.$"
-    )
-    for call in (lambda: layer(x), lambda: Session(layer).step(x[0])):
-        with pytest.raises(InputError, match=wanted):
-            call()
-    with pytest.raises(Exception, match="of the largest away from those in fp32"):
-        fused(layer)(x)
-    layer.precision = "fp32"
-    assert layer(x)[0].shape == (4, 1, 4)

@@ -81,7 +81,7 @@ WRONG = {
     "g.csv": (b"body,kind\nx,1\ny,2\nz,3\nv,4\nw,5\n", r"No column of .*g\.csv looks like labels.*choose one with"),
     "h.tsv.gz": (b"no gzip", r"h\.tsv\.gz is no whole gzip file"),
     "i.txt": (b"x", r"i\.txt is no table by its name; tables end in \.csv, \.tsv"),
-    "j.csv": (b"text,label\nx,1\n\ny,1\nz,1\n", r"j\.csv, .* has one label, '1'; at least 2 are needed"),
+    "j.csv": (b"text,label\nx,1\n\ny,1\nz,1\n", r"j\.csv, 1 of 3 rows: all have the label '1'; at least 2 are needed"),
 }  # fmt: skip
 
 

@@ -99,7 +99,8 @@ def _read_splits(
     )
     for_validation = rows.take(kept, f"{len(kept)} rows for validation")
     for_test = rows.take(tested, f"{len(tested)} rows for the test") if tested else None
-    return _checked(rows.name, rows.take(train, f"{len(train)} rows"), for_validation, for_test, (*notes, split))
+    for_training = rows.take(train, f"{len(train)} of {len(rows)} rows")
+    return _checked(rows.name, for_training, for_validation, for_test, (*notes, split))
 
 
 def _table(data: Any) -> Table:
@@ -214,8 +215,8 @@ def _checked(name: str, train: Labelled, kept: Labelled, test: Labelled | None, 
     """Raises DataError for parts that cannot be used; says what a reader of the figures must know."""
     counts = Counter(label for labels in train.sets for label in labels)
     if len(counts) < 2:
-        one = next(iter(counts), "none")
-        raise DataError(f"{train.name} has one label, {one!r}; at least 2 are needed to tell them apart.")
+        one = f"{train.name}: all have the label {next(iter(counts), 'none')!r}"
+        raise DataError(f"{one}; at least 2 are needed to tell them apart.")
     if not kept.texts:
         raise DataError(f"{name} leaves no row for validation; give more rows of each label, or a file for it.")
     more = []

@@ -156,10 +156,12 @@ def _checked(name: str, parts: dict[str, Tagged], notes: Iterable[str]) -> Tagge
             more += found
     train, kept, test = parts["train"], parts["validation"], parts.get("test")
     if len({tag for tags in train.tags for tag in tags}) < 2:
-        raise DataError(f"{train.name} has one tag, {train.tags[0][0]!r}; at least 2 are needed to tell them apart.")
+        one = f"{train.name}: all have the tag {train.tags[0][0]!r}"
+        raise DataError(f"{one}; at least 2 are needed to tell them apart.")
     counts = Counter(train.labels or [])
     if train.labels is not None and len(counts) < 2:
-        raise DataError(f"{train.name} has one label, {train.labels[0]!r}; at least 2 are needed, or no label at all.")
+        one = f"{train.name}: all have the label {train.labels[0]!r}"
+        raise DataError(f"{one}; at least 2 are needed, or no label at all.")
     for rows in filter(None, (kept, test)):
         if (rows.labels is None) != (train.labels is None):
             raise DataError(f"Of {train.name} and {rows.name} only one has labels of sentences; give both or none.")

@@ -79,6 +79,11 @@ class Session:
     # ---- state and weights
 
     @property
+    def precision(self) -> str | None:
+        """What all its cells compute in; None: what each layer says. Another one takes another session."""
+        return self._precision
+
+    @property
     def error(self) -> float | None:
         """Of int8: the largest of the cells' errors against fp32, each as a share of its largest output.
 

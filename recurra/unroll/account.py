@@ -55,6 +55,9 @@ def account_of(visit: Visit, threads: int, measuring: bool) -> Account:
     precision = _precision(visit)
     measured = measure(visit, shapes, precision) if measuring else None
     found = reasons(visit, shapes, threads, measured)
+    if measuring and measured is None:
+        why = "a layer that records is run once" if shapes else "only the native machine's peak is known"
+        found = (*found, f"not measured: {why}")
     return Account(precision, forward, shapes, visit.seconds, measured, found)
 
 

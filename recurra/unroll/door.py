@@ -30,9 +30,10 @@ from recurra.unroll.compiled import Compiled
 from recurra.unroll.fallback import by_scan, fall_back, packed_by_scan
 from recurra.unroll.notes import RECORDING, Visit, is_recording, note, takes_operators
 from recurra.unroll.pair import pays, run_both
+from recurra.unroll.precision import elsewhere
 from recurra.unroll.recording import Recording
 from recurra.unroll.rows import Packing, pack
-from recurra.unroll.running import TENSORS, Work, run, unfit
+from recurra.unroll.running import TENSORS, TRANSFORM, Work, in_pytorch, run, unfit
 from recurra.unroll.writing import by_operator
 
 Unrolled = tuple[Tensor, States]
@@ -184,7 +185,9 @@ def _work(
     if call.precision is not None or call.thrifty:
         way = compiled.way(call.precision, call.thrifty and call.precision != "int8")  # which keeps nothing anyway
         if call.precision == "int8":
-            error = way.rounding.error(compiled.name, tensors, made)
+            if in_pytorch():
+                elsewhere(call.precision, compiled.name, TRANSFORM)  # refuses
+            error = way.rounding.error(compiled.name, made)
     return Work(call, compiled, way, layout, inputs, first, made, packing, error)
 
 

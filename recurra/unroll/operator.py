@@ -50,6 +50,11 @@ class _Loaded:
 
     def check(self, inputs: Sequence[Tensor], states: Sequence[Tensor], statics: Sequence[Tensor]) -> None:
         """The machine reads memory as the text says, and anybody may have written the text. Raises ProgramError."""
+        if statics and inputs[0].dtype is not statics[0].dtype:
+            raise InputError(
+                f"x is {inputs[0].dtype} and the weights of program {self.plan.name} are {statics[0].dtype}. "
+                "Convert one of them."
+            )
         T, B, _ = inputs[0].shape
         wanted: list[tuple[int, ...]] = [(T, B, v.width) for v in self.plan.inputs.values()]
         wanted += [(B, n) for n in self.states[: len(states)]]
@@ -123,7 +128,7 @@ def run(
     first = rows.sorted(states) if states else [None] * len(loaded.states)
     taken, whole = [rows.taken(t) for t in inputs], [s.contiguous() for s in statics]
     if loaded.rounding is not None:
-        loaded.rounding.error(loaded.plan.name, statics, whole)
+        loaded.rounding.error(loaded.plan.name, whole)
     y, last, saved = loaded.executor.forward(rows.layout, taken, whole, first, keep)
     size = loaded.executor.kept_size(reverse, rows.T * rows.B) if keep else 0
     return [rows.given(y), *rows.unsorted(last), saved.block.released(size) if keep else y.new_empty(0)]

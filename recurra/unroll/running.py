@@ -21,6 +21,7 @@ from recurra.unroll.precision import NARROW, NO_GRADIENTS, arithmetic, elsewhere
 from recurra.unroll.rows import Packing
 
 TENSORS = (Tensor, torch.nn.Parameter)
+TRANSFORM = "a function transform or forward mode is active"
 _apply: Callable[..., Any] = SequenceOperation.apply
 _apply_recorded: Callable[..., Any] = RecordedOperation.apply
 
@@ -119,8 +120,7 @@ def visit_of(work: Work, seconds: float, again: Callable[[], States], beside: bo
     told = Visit(call.cell, compiled, who, "", "", layout.T, layout.B, call.weights, beside, call.thrifty)
     told = replace(told, precision=call.precision, error=work.error, seconds=seconds)
     if in_pytorch():
-        why = "a function transform or forward mode is active"
-        return replace(told, executor="PyTorch", reason=elsewhere(call.precision, compiled.name, why), error=None)
+        return replace(told, executor="PyTorch", reason=elsewhere(call.precision, compiled.name, TRANSFORM), error=None)
 
     def wanted(tensors: Iterable[Tensor | None]) -> tuple[bool, ...]:
         return tuple(torch.is_grad_enabled() and t is not None and t.requires_grad for t in tensors)

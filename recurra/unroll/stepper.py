@@ -62,7 +62,7 @@ class Stepper:
         way: Any = self.compiled.way(name)
         self._executor = way.executor
         if name == "int8":
-            self.error = way.rounding.error(self.compiled.name, list(self.weights.values()), self._statics)
+            self.error = way.rounding.error(self.compiled.name, self._statics)
         session = getattr(self._executor, "session", None)
         if session is not None and self.dtype is self.compiled.dtype:
             self.native = session(self.batch, self._statics, self.states)
