@@ -215,8 +215,8 @@ def _checked(name: str, train: Labelled, kept: Labelled, test: Labelled | None, 
     """Raises DataError for parts that cannot be used; says what a reader of the figures must know."""
     counts = Counter(label for labels in train.sets for label in labels)
     if len(counts) < 2:
-        one = f"{train.name}: all have the label {next(iter(counts), 'none')!r}"
-        raise DataError(f"{one}; at least 2 are needed to tell them apart.")
+        all_have = f"the label {next(iter(counts))!r}" if counts else "no label"
+        raise DataError(f"{train.name}: all have {all_have}; at least 2 are needed to tell them apart.")
     if not kept.texts:
         raise DataError(f"{name} leaves no row for validation; give more rows of each label, or a file for it.")
     more = []
