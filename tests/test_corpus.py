@@ -49,6 +49,13 @@ def test_words_are_those_of_the_text_and_a_line_ends_with_one() -> None:
     assert len(of("words", least=4)) < len(words) and len(of("words", most=3)) == 4
 
 
+def test_rare_words_of_a_text_that_has_too_many_are_not_counted_to_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vocabulary, "_DIFFERENT", 6)
+    pieces = ["often " * 9 + f"now{n} then{n} once{n}\n" for n in range(20)]
+    words = learned("words", lambda: pieces, most=2)
+    assert words.symbols == ["often", "\n"]
+
+
 def test_chinese_words_are_cut_and_stand_beside_one_another() -> None:
     text = "白色的云朵，漂浮在 blue sky\n中。"
     words = of("words", text)

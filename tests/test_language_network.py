@@ -179,6 +179,23 @@ def test_a_grammar_is_learned_to_its_entropy(more: dict[str, Any], tmp_path: Pat
     assert again.loss("the cat sat .\n") == pytest.approx(run.model.loss("the cat sat .\n"), rel=1e-5)
 
 
+def test_many_words_are_told_apart_by_an_adaptive_softmax_and_it_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("recurra.training.language._LARGE", 30)
+    path = tmp_path / "many.txt"
+    path.write_text(" ".join(f"w{n % 60}" for n in range(2000)))
+    run = recurra.train(path, out=tmp_path / "run", **{**TINY, "symbols": "words"})
+    (note,) = run.notes
+    assert note.startswith("61 different words are known; 1 of the validation text is not among them.")
+    assert note.endswith(" So many are told apart by an adaptive softmax.")
+    again = recurra.load(run.path)
+    assert isinstance(again, LanguageModel) and again.sizes.cutoffs == [3, 15] and again.network.adaptive is not None
+    assert len(again.generate("w1 w2", 5, seed=1).split()) == 5
+    tied = recurra.train(path, out=tmp_path / "tied", **{**TINY, "symbols": "words", "tied": True, "embedding": 8})
+    assert not tied.model.sizes.cutoffs
+
+
 PARTS = {
     "awd": {"weight_drop": 0.3, "variational": True, "embedding_dropout": 0.1, "tied": True, "embedding": 8,
             "activation_penalty": 2.0, "slowness_penalty": 1.0, "layers": 2},

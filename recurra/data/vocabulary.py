@@ -14,6 +14,7 @@ from recurra.errors import FileError
 
 MERGES = "merges.json"  # of BPE, in the model folder
 BPE_SYMBOLS = 8000
+_DIFFERENT = 1_000_000  # words that are counted at a time
 
 
 def learned(kind: Kind, texts: Callable[[], Iterable[str]], least: int = 1, most: int | None = None) -> Vocabulary:
@@ -24,14 +25,22 @@ def learned(kind: Kind, texts: Callable[[], Iterable[str]], least: int = 1, most
     if kind == "bpe":
         return BytePairs.learned(texts, most or BPE_SYMBOLS)
     if kind == "words":
-        empty = Words([])
-        counts = Counter(symbol for text in texts() for symbol in empty.split(text))
-        return Words(frequent(counts, least, most))
+        return Words(frequent(_counted(texts()), least, most))
     found = np.zeros(sys.maxunicode + 1, np.int64)
     for text in texts():
         points = np.bincount(code_points(text))
         found[: len(points)] += points
     return Characters(frequent(Counter({chr(n): int(found[n]) for n in found.nonzero()[0]}), least, most))
+
+
+def _counted(texts: Iterable[str]) -> Counter[str]:
+    """How often each word occurs; where there are too many different ones for memory, of those that are not rare."""
+    empty, counts = Words([]), Counter[str]()
+    for text in texts:
+        counts.update(empty.split(text))
+        if len(counts) > _DIFFERENT:
+            counts = Counter(dict(counts.most_common(_DIFFERENT // 2)))
+    return counts
 
 
 def record(vocabulary: Vocabulary) -> tuple[str | list[str], dict[str, bytes]]:

@@ -113,5 +113,7 @@ def _notes(model: LanguageModel, unknown: dict[str, int]) -> tuple[str, ...]:
     if model.vocabulary.kind == "characters":
         return ()
     missing = sum(unknown.values())
-    more = f"; {missing:,} of the validation text are not among them" if missing else ""
-    return (f"{len(model.vocabulary.symbols):,} different {model.unit} are known{more}.",)
+    are = "is" if missing == 1 else "are"
+    more = f"; {missing:,} of the validation text {are} not among them" if missing else ""
+    large = " So many are told apart by an adaptive softmax." if model.sizes.cutoffs else ""
+    return (f"{len(model.vocabulary.symbols):,} different {model.unit} are known{more}.{large}",)

@@ -55,8 +55,9 @@ def train(
 ) -> Run:
     """Trains a model on a file and writes a run folder.
 
-    data: of the task `language` the path of a UTF-8 text file, the word `demo`, a Text, or documents: a list, an array
-    or a Series of texts; of `classification` the path of a table (.csv, .tsv, .jsonl, .parquet), of a folder of tables
+    data: of the task `language` the path of a UTF-8 text file, of a .jsonl file of documents, or of a folder of such
+    files named train, valid and test; the word `demo`, a Text, or documents: a list, an array or a Series of texts; of
+    `classification` the path of a table (.csv, .tsv, .jsonl, .parquet), of a folder of tables
     named train, dev and test, a list or an array of pairs (text, label), a list of dictionaries, a dictionary of
     columns, or a DataFrame; of `tagging` the path of a file or a folder of words with tags (docs/tag.md), or a list of
     (words, tags) or (words, tags, label). A path is a string or a Path.
