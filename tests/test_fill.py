@@ -179,6 +179,22 @@ def test_a_part_of_a_word_that_no_word_has_is_said() -> None:
         model.fill("the xy____ log")
 
 
+@pytest.mark.parametrize("name", ["lstm", "3-gram", "5-gram of sentences"])
+def test_what_is_far_behind_is_given_up_but_not_the_best(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = MODELS[name]
+    monkeypatch.setattr("recurra.tasks.scorer._LEAST", 1)
+    rng = random.Random(8)
+    for _ in range(12):
+        left, right = ("".join(rng.choices(LETTERS, k=4)) for _ in range(2))
+        expected = tried(model, left, f"{right}e", 1)
+        order = sorted(expected, key=lambda text: -expected[text])
+        assert model.fill(f"{left}[]{right}e", top=1, longest=1, blank="[]").candidates[0].text == order[0]
+        with monkeypatch.context() as patch:
+            patch.setattr(infilling, "_BEHIND", 0.01)  # as many as are asked for are there all the same
+            found = model.fill(f"{left}[]{right}e", top=7, longest=1, blank="[]").candidates
+            assert [c.text for c in found] == order
+
+
 def test_whatever_mark_ends_the_sentence_belongs_to_the_candidate() -> None:
     model = NGram("the cat.\nthe cat!\nthe dog.\nthe mat.\nthe cow\n" * 3, 4)
     found = {c.text: c for c in model.fill("the ____", longest=3, top=99).candidates}

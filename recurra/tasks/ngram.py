@@ -45,10 +45,10 @@ class _Order:
     discounts: Floats  # (4,): 0, D(1), D(2), D(3 and more)
 
     def find(self, context: Ints, last: Ints, symbols: int) -> Ints:
-        """Numbers of the k-grams (context, last); -1 for those the text does not have, and where `last` is -1."""
+        """Numbers of the k-grams (context, last); -1 for those the text does not have."""
         wanted = context * symbols + last
         place = np.minimum(np.searchsorted(self.keys, wanted), len(self.keys) - 1)
-        return np.where((context >= 0) & (last >= 0) & (self.keys[place] == wanted), place, -1)
+        return np.where((context >= 0) & (self.keys[place] == wanted), place, -1)
 
     def mix(self, context: Ints, gram: Ints, lower: Floats) -> Floats:
         """p_k from p_{k-1}: contexts that the text does not have leave it as it is."""
