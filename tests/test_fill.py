@@ -32,18 +32,21 @@ LETTERS = "abcde ."
 LINES = "".join("".join(random.Random(n).choices(LETTERS, k=n % 13 + 1)) + "\n" for n in range(200))
 
 
-def untrained(cell: str, layers: int = 1, embedding: int = 5, text: str = LINES) -> LanguageModel:
+def untrained(cell: str | None, layers: int = 1, embedding: int = 5, text: str = LINES, **more: Any) -> LanguageModel:
     torch.manual_seed(3)
-    sizes = Sizes(cell, layers, 9, embedding)  # type: ignore[arg-type]
+    sizes = Sizes(cell, layers, 9, embedding, **more)
     vocabulary = Characters(text)
     network = LanguageNetwork(sizes, len(vocabulary))
-    with torch.no_grad():
-        network.output.weight *= 6  # probabilities that differ
+    if network.output is not None:
+        with torch.no_grad():
+            network.output.weight *= 6  # probabilities that differ
     return LanguageModel(network, sizes, vocabulary)
 
 
 MODELS: dict[str, Scorer] = {
     "lstm": untrained("lstm", 2), "gru": untrained("gru", embedding=0), "rnn": untrained("rnn"),
+    "tied cells": untrained("slstm", 2, 9, cells=True, tied=True), "adaptive": untrained("gru", cutoffs=[4]),
+    "cnn": untrained(None, 3, encoder="cnn"), "transformer": untrained(None, 2, encoder="transformer"),
     "unigram": NGram(LINES, 1), "3-gram": NGram(LINES, 3), "5-gram": NGram(LINES, 5),
     "5-gram of sentences": NGram.of_sentences(LINES, 5), "lstm without lines": untrained("lstm", text=LETTERS),
     "3-gram without lines": NGram(LINES.replace("\n", " "), 3),
