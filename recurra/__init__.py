@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from recurra.regularise import RecurrentDropout, VariationalDropout, WeightDrop, Zoneout
     from recurra.scan import scan
     from recurra.tasks.model import Model, load
-    from recurra.training import Run, resume, train
+    from recurra.training import Run, report, resume, train
     from recurra.unroll import explain, strict, unroll
 
 # Where each public name is defined; "" for a module that is public itself.
@@ -66,6 +66,7 @@ _HOMES = {
     "Model": "recurra.tasks.model",
     "load": "recurra.tasks.model",
     "Run": "recurra.training",
+    "report": "recurra.training",
     "resume": "recurra.training",
     "train": "recurra.training",
     "explain": "recurra.unroll",
@@ -106,6 +107,7 @@ __all__ = [
     "explain",
     "gradients_through_time",
     "load",
+    "report",
     "resume",
     "scan",
     "strict",

@@ -59,7 +59,7 @@ def _checked(ready: Prepared, cost: Cost, was_guessed: bool) -> Check:
         parts=facts,
         symbols=f"{len(vocabulary.symbols):,} {vocabulary.kind}" if vocabulary else "",
         problems=tuple(by_severity(problems)),
-        notes=ready.task.notes,
+        notes=ready.notes,
         cost=cost,
         settings={name: value for name, value in _plain(ready).items() if value is not None},
     )

@@ -147,6 +147,29 @@ def resume(
         print(run.path)
 
 
+@app.command
+def report(
+    model: Annotated[str, Parameter(help="A run folder.")],
+    /,
+    *,
+    language: Annotated[
+        Literal["en", "zh"] | None,
+        Parameter(help="What it is written in. [Chinese of a model that reads Chinese, else English]"),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Write report.html of a run anew: curves, errors, samples, speed, and a card in one file."""
+    import recurra
+
+    path = recurra.report(model, language)
+    if json:
+        from recurra.cli.output import show
+
+        show({"report": str(path)}, json)
+    else:
+        print(path)
+
+
 @app.command(name="eval")
 def evaluate(
     model: Model,

@@ -49,6 +49,7 @@ def ending(run: "Run") -> str:
 {run.verdict}
 
 The same as a picture: {picture}
+More of it, to look at in a browser: {run.report or "no report was written"}
 Everything about the run: {run.path}
 
   {program} generate {folder} --prompt "{PROMPT}"

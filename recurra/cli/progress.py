@@ -104,6 +104,7 @@ class JsonLines(Observer):
             baselines=run.baselines,
             verdict=run.verdict,
             plot=None if run.plot is None else str(run.plot),
+            report=None if run.report is None else str(run.report),
         )
 
     def _write(self, event: str, **fields: Any) -> None:

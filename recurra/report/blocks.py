@@ -21,7 +21,15 @@ Cell: TypeAlias = Said | Measured
 class Text:
     """A paragraph."""
 
-    said: Said
+    said: Cell
+
+
+@dataclass(frozen=True)
+class Points:
+    """A list under a line of its own."""
+
+    title: Said
+    items: Sequence[Said]
 
 
 @dataclass(frozen=True)
@@ -110,7 +118,7 @@ class Commands:
     items: Sequence[tuple[Said, str]]
 
 
-Block: TypeAlias = Text | Table | Facts | Lines | Bars | Matrix | Quotes | Shades | Commands
+Block: TypeAlias = Text | Points | Table | Facts | Lines | Bars | Matrix | Quotes | Shades | Commands
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from recurra.report.blocks import (
     Lines,
     Matrix,
     Measured,
+    Points,
     Quotes,
     Section,
     Shades,
@@ -27,6 +28,7 @@ from recurra.report.words import Both, Language, Said, say
 
 _LOCALES: dict[Language, str] = {"en": "en", "zh": "zh-CN"}
 _FIGURE = re.compile(r"-?[\d,]+(\.\d+)?(e[+-]?\d+)?( (%|\w{1,3}|毫秒|微秒|秒))?|inf|–")
+_STACKED = 4  # columns from which a table is a list of rows in a narrow window
 _STRONG = 0.6  # share of `Shades.most` from which a piece is underlined
 _SHADE = 0.5  # the darkest shade's opacity: text on it can still be read, in light and dark
 
@@ -101,27 +103,38 @@ def _block(block: Block, language: Language) -> str:
 
 
 def _paragraph(block: Text, language: Language) -> str:
-    return f"<p>{_text(block.said, language)}</p>\n"
+    return f"<p>{_cell(block.said, language)}</p>\n"
+
+
+def _points(block: Points, language: Language) -> str:
+    items = "".join(f"<li>{_text(item, language)}</li>" for item in block.items)
+    return f"<h3>{_text(block.title, language)}</h3>\n<ul>{items}</ul>\n"
 
 
 def _table(block: Table, language: Language) -> str:
     kept = [all(_is_figure(row[k]) for row in block.rows) for k in range(len(block.head))]
     caption = "" if block.folded else f"<caption>{_text(block.caption, language)}</caption>"
+    stack = not block.folded and len(block.head) >= _STACKED
+    heads = [_text(head, language) for head in block.head] if stack else None
+    opened = '<table class="stack">' if stack else "<table>"
     table = (
-        f"<table>{caption}<thead><tr>{_cells('th', block.head, kept, language)}</tr></thead><tbody>"
-        + "".join(f"<tr>{_cells('td', row, kept, language)}</tr>\n" for row in block.rows)
+        f"{opened}{caption}<thead><tr>{_cells('th', block.head, kept, language)}</tr></thead><tbody>"
+        + "".join(f"<tr>{_cells('td', row, kept, language, heads)}</tr>\n" for row in block.rows)
         + "</tbody></table>"
     )
     wide = _wide(table, block.caption, language)
     return _folded(block.caption, wide, language) if block.folded else wide
 
 
-def _cells(tag: str, cells: Sequence[Cell], figures: Sequence[bool], language: Language) -> str:
-    scope = ' scope="col"' if tag == "th" else ""
-    right = ' class="n"'
+def _cells(
+    tag: str, cells: Sequence[Cell], figures: Sequence[bool], language: Language, heads: Sequence[str] | None = None
+) -> str:
+    """The cells of a row, figures to the right; in a narrow window each carries its head."""
+    scope, right = ' scope="col"' if tag == "th" else "", ' class="n"'
+    carried = [f' data-head="{head}"' for head in heads] if heads else [""] * len(cells)
     return "".join(
-        f"<{tag}{scope}{right if figure else ''}>{_cell(cell, language)}</{tag}>"
-        for cell, figure in zip(cells, figures, strict=True)
+        f"<{tag}{scope}{right if figure else ''}{head}>{_cell(cell, language)}</{tag}>"
+        for cell, figure, head in zip(cells, figures, carried, strict=True)
     )
 
 
@@ -201,8 +214,7 @@ def _matrix(block: Matrix, language: Language) -> str:
 
 def _quotes(block: Quotes, language: Language) -> str:
     items = "".join(
-        f'<div class="together"><p class="above">{_text(above, language)}</p><blockquote>{escape(text)}</blockquote>'
-        "</div>\n"
+        f'<div class="together">{_above(above, language)}<blockquote>{escape(text)}</blockquote></div>\n'
         for above, text in block.items
     )
     return f"<figure><figcaption>{_text(block.title, language)}</figcaption>{items}</figure>\n"
@@ -223,14 +235,18 @@ def _shades(block: Shades, language: Language) -> str:
 
 def _commands(block: Commands, language: Language) -> str:
     return "".join(
-        f'<div class="together"><p class="above">{_text(what, language)}</p>'
-        f"<pre><code>{escape(line)}</code></pre></div>\n"
+        f'<div class="together">{_above(what, language)}<pre><code>{escape(line)}</code></pre></div>\n'
         for what, line in block.items
     )
 
 
+def _above(said: Said, language: Language) -> str:
+    return f'<p class="above">{_text(said, language)}</p>' if said else ""
+
+
 _WRITERS: dict[type, Callable[[Any, Language], str]] = {
     Text: _paragraph,
+    Points: _points,
     Table: _table,
     Facts: _facts,
     Lines: _lines,

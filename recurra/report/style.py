@@ -11,6 +11,8 @@ html { font: 100%/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans"
 body { max-width: 60rem; margin: 0 auto; padding: 2rem 1.25rem 4rem; overflow-wrap: anywhere; }
 h1 { font-size: 1.9rem; line-height: 1.2; margin: 0; }
 h2 { font-size: 1.3rem; margin: 3rem 0 .75rem; padding-top: .75rem; border-top: 1px solid var(--line); }
+h3 { font-size: 1rem; margin: 1.5rem 0 .3rem; }
+ul { padding-left: 1.3rem; max-width: 46rem; }
 p { margin: .5rem 0; max-width: 46rem; }
 .subtitle, .note, .axis { color: var(--soft); }
 .lead { font-size: 1.15rem; margin: 1.25rem 0; }
@@ -26,7 +28,7 @@ nav ul, .legend { list-style: none; padding: 0; margin: .75rem 0; display: flex;
 .figures dd { margin: .2rem 0 0; font-size: 1.35rem; font-weight: 600; line-height: 1.25; }
 figure { margin: 1.25rem 0; }
 figcaption, caption { text-align: left; font-weight: 600; margin-bottom: .5rem; padding: 0 0 .35rem; }
-.pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(22rem, 100%), 1fr)); gap: 0 2rem; }
+.pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(16rem, 100%), 1fr)); gap: 0 2rem; }
 .pair > figure { min-width: 0; }
 .frame { position: relative; height: 17rem; margin: .8rem .6rem 1.7rem 3.6rem; border-left: 1px solid var(--soft);
   border-bottom: 1px solid var(--soft); }
@@ -55,16 +57,18 @@ summary { cursor: pointer; color: var(--c0); width: fit-content; }
 .wide { overflow-x: auto; max-width: 100%; }
 table { border-collapse: collapse; margin: .75rem 0; font-size: .95rem; }
 th, td { text-align: left; vertical-align: top; padding: .3rem .7rem .3rem 0; border-bottom: 1px solid var(--line);
-  font-weight: inherit; overflow-wrap: anywhere; }
-thead th { font-weight: 600; vertical-align: bottom; overflow-wrap: normal; }
+  font-weight: inherit; overflow-wrap: break-word; }
+thead th { font-weight: 600; vertical-align: bottom; word-break: keep-all; }
 tbody th { min-width: 5rem; }
-td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; overflow-wrap: normal; }
+tbody > tr > :first-child, .facts td { overflow-wrap: anywhere; }
+td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+caption::first-letter, figcaption::first-letter, dt::first-letter, thead th::first-letter { text-transform: uppercase; }
 .facts th { color: var(--soft); width: 32%; }
 .facts, .bars { width: 100%; }
 .bars th { width: 30%; } .bars .bar { width: 40%; min-width: 4rem; vertical-align: middle; }
 .bar svg { display: block; width: 100%; height: .8rem; background: var(--shade); }
 .bar rect { fill: var(--c0); }
-.matrix { font-size: .9rem; }
+.matrix { font-size: .9rem; min-width: min(100%, 24rem); }
 .matrix td { text-align: right; padding: .4rem .6rem; border: 1px solid var(--paper); min-width: 3rem;
   background: rgb(var(--heat) / var(--share)); font-variant-numeric: tabular-nums; print-color-adjust: exact;
   -webkit-print-color-adjust: exact; overflow-wrap: normal; }
@@ -80,6 +84,12 @@ pre, code { font-family: ui-monospace, "Cascadia Mono", "Noto Sans Mono", Menlo,
   -webkit-print-color-adjust: exact; }
 .shades .strong { text-decoration: underline; text-underline-offset: .2em; }
 footer { margin-top: 3rem; color: var(--soft); font-size: .85rem; }
+@media screen and (max-width: 36rem) {
+  .stack, .stack tbody, .stack tr, .stack td { display: block; } .stack thead { display: none; }
+  .stack tr { border-bottom: 1px solid var(--line); padding: .4rem 0; }
+  .stack td, .stack td.n { border: 0; text-align: left; padding: .1rem 0; white-space: normal; }
+  .stack td + td::before { content: attr(data-head) ": "; color: var(--soft); }
+}
 @media print {
   :root { color-scheme: light; --paper: #fff; --ink: #000; --soft: #444; --line: #bbb; --shade: #f3f5f7; --c0: #0072b2;
     --c1: #b84a00; --c2: #00795a; --heat: 0 114 178; --warm: 213 94 0; }

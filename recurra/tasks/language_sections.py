@@ -95,9 +95,9 @@ def _surprise(model: "LanguageModel", kept: str) -> list[Block]:
     texts = [text.replace(END, "¶") for text in vocabulary.pieces(shown, int(whole[first]))]
     pieces = list(zip(texts, bits[first:].tolist(), strict=True))
     said = Both(
-        "A passage of the validation text that training has not seen. The darker a piece of it, the less the model "
-        "expected it; underlined are those of {strong} bits and more. The mean here is {mean} bits.",
-        "验证文本中未参与训练的一段。颜色越深，模型越没有料到；"
+        "A passage of the validation text that training has not seen. The stronger the shade of a piece, the less "
+        "the model expected it; underlined are those of {strong} bits and more. The mean here is {mean} bits.",
+        "验证文本中未参与训练的一段。底色越重，模型越没有料到；"
         "带下划线的达到 {strong} 比特以上。此处平均 {mean} 比特。",
     )(strong=f"{0.6 * _MOST_BITS:g}", mean=f"{sum(b for _, b in pieces) / len(pieces):.2f}")
     hardest = sorted(pieces, key=lambda piece: -piece[1])[:_HARDEST]

@@ -7,12 +7,19 @@ if TYPE_CHECKING:
     from recurra.training.observer import Observer
     from recurra.training.run import Run
     from recurra.training.settings import Settings
-    from recurra.training.start import resume, train
+    from recurra.training.start import report, resume, train
 
-__all__ = ["Observer", "Run", "Settings", "resume", "train"]
+__all__ = ["Observer", "Run", "Settings", "report", "resume", "train"]
 
 # Loaded when first asked for: the command line builds its flags from `training.settings` and must not wait for torch.
-_HOMES = {"Observer": "observer", "Run": "run", "Settings": "settings", "resume": "start", "train": "start"}
+_HOMES = {
+    "Observer": "observer",
+    "Run": "run",
+    "Settings": "settings",
+    "report": "start",
+    "resume": "start",
+    "train": "start",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -69,7 +69,9 @@ class ClassificationSetup(Setup):
             place, full.text, full.label, full.validation, full.test or 0.0, full.seed, full.extra, full.several
         )
         check_unchanged(path, splits.sha256, folder, config)
-        setup = cls(dataclasses.replace(splits, name=config.data.name), path, None)
+        name = config.data.name
+        notes = tuple(note.replace(splits.name, name, 1) for note in splits.notes)  # a copy goes by its data's name
+        setup = cls(dataclasses.replace(splits, name=name, notes=notes), path, None)
         vectors = setup._reading(full).vectors
         if vectors is not None and vectors.sha256 != config.data.vectors:
             raise FileError(

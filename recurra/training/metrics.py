@@ -42,6 +42,19 @@ def columns(model: Model) -> dict[str, str]:
     return names
 
 
+def read_rows(path: Path, names: dict[str, str]) -> list[Row]:
+    """The rows of a file whose columns are called so. FileError when it is not as it must be."""
+    try:
+        with open(path, newline="") as file:
+            table = list(csv.DictReader(file))
+        rows = [{"training": None} | {name: line[n] or None for name, n in names.items()} for line in table]
+        return msgspec.convert(rows, list[Row], strict=False)
+    except OSError as error:
+        raise FileError(f"{path} cannot be read: {files.reason(error)}; train again.") from None
+    except (msgspec.ValidationError, AttributeError, KeyError) as error:
+        raise FileError(f"{path}: a field is not as it must be: {error}; train again.") from None
+
+
 class Metrics:
     """The file, written row by row, and the rows."""
 
@@ -69,13 +82,7 @@ class Metrics:
                 "removed; put the file back or train again."
             )
         os.truncate(self.path, size)
-        with open(self.path, newline="") as file:
-            table = list(csv.DictReader(file))
-        try:
-            rows = [{"training": None} | {name: line[n] or None for name, n in self.names.items()} for line in table]
-            self.rows[:] = msgspec.convert(rows, list[Row], strict=False)
-        except (msgspec.ValidationError, AttributeError, KeyError) as error:
-            raise FileError(f"{self.path}: a field is not as it must be: {error}; train again.") from None
+        self.rows[:] = read_rows(self.path, self.names)
 
     def add(self, row: Row) -> None:
         """Writes a row at the end of the file."""

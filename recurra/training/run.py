@@ -21,8 +21,8 @@ class Best:
 class Run:
     """What train() and resume() return, and what observers are shown.
 
-    `path` holds config.toml, metrics.csv, samples/, best/, last/ and loss.png. `model` is the model in training and,
-    once the run has ended, the best one.
+    `path` holds config.toml, metrics.csv, samples/, best/, last/, loss.png and report.html. `model` is the model in
+    training and, once the run has ended, the best one.
     """
 
     path: Path
@@ -35,6 +35,7 @@ class Run:
     step: int = 0
     stopped: str = ""  # why it ended: "steps", "time limit", "patience", "interrupt"
     plot: Path | None = None
+    report: Path | None = None
     sample: str = ""  # the latest sample, from the tasks that write
     notes: tuple[str, ...] = ()  # what was found in the data, a sentence each
 

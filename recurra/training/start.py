@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 import torch
@@ -20,7 +20,7 @@ from recurra.cells.by_name import own_cells
 from recurra.data.split import is_labelled
 from recurra.data.tagged_split import is_tagged
 from recurra.diagnostics.plots import plot_loss
-from recurra.errors import FileError, InputError, kind_of
+from recurra.errors import DataError, FileError, InputError, kind_of
 from recurra.tasks.model import load
 from recurra.tasks.task import Task
 from recurra.training import ranks
@@ -33,6 +33,7 @@ from recurra.training.language import LanguageSetup
 from recurra.training.lock import LOCK, alone
 from recurra.training.loop import Trainer
 from recurra.training.observer import Observer, PlainProgress
+from recurra.training.reporting import checked_language, write, write_or_warn
 from recurra.training.run import Run
 from recurra.training.settings import CHANGEABLE, Settings, check_task, settings, settings_with
 from recurra.training.setup import Setup, with_processes
@@ -73,10 +74,11 @@ def train(
     _check_observer(observer)
     if ranks.rank():
         return _help(_own_cell(given)[1])
-    with prepared(data, task, given) as (kind, setup, full, made):
+    with prepared(data, task, given) as (kind, setup, full, made, notes):
         folder = _new_folder(out, setup.name)
         with alone(folder), _all_or_nothing(folder):  # in this order: a folder that another process holds stays
             trainer = Trainer(folder, made, full, observer or _default_observer())
+            trainer.run.notes = notes
             config = Config(kind, _version(), str(torch.__version__), setup.record(folder), full)
             write_config(folder, config)
             return _run(trainer, config, fresh=True)
@@ -89,6 +91,7 @@ class Prepared(NamedTuple):
     setup: Setup
     full: Settings
     task: Task
+    notes: tuple[str, ...]  # what was found in the data, and what it was taken for
 
 
 @contextmanager
@@ -107,9 +110,8 @@ def prepared(data: Any, task: str | None, given: dict[str, Any]) -> Iterator[Pre
         _check_cells(full, own)
         with _environment(full):
             made = setup.task(full)
-            if task is None and kind != "language":
-                made.notes = (f"{setup.name} is taken for the task {kind}.", *made.notes)
-            yield Prepared(kind, setup, full, made)
+            taken = (f"{setup.name} is taken for the task {kind}.",) if task is None and kind != "language" else ()
+            yield Prepared(kind, setup, full, made, (*taken, *made.notes))
 
 
 def guessed(data: Any) -> str:
@@ -156,11 +158,7 @@ def _resume(
     check_here(full.precision)
     if "steps" in changes and files.is_folder(folder / LAST):
         _not_behind(folder, full)
-    if config.task not in SETUPS:
-        raise FileError(
-            f"{folder / CONFIG}: field 'task' is {config.task!r} but this release knows {', '.join(SETUPS)}."
-        )
-    setup = SETUPS[config.task].again(folder, config)
+    setup = _setup(folder, config).again(folder, config)
     with _environment(full):
         task = setup.task(full)
         if full != config.settings:
@@ -183,6 +181,8 @@ def _run(trainer: Trainer, config: Config, fresh: bool) -> Run:
             trainer.train()
         run.plot = plot_loss(run.path / "loss.png", run.history, run.baselines, run.measure.name)
         run.model = load(run.path)
+        if run.best is not None:
+            run.report = write_or_warn(run.path, trainer.task, run.model)
     except OSError as error:
         raise FileError(
             f"Writing to {run.path} failed: {files.reason(error)}. Make room, then `recurra resume {run.path}`."
@@ -220,6 +220,37 @@ def _regrouped(full: Settings, before: Settings, processes: int | None) -> Setti
     count = processes or ranks.world() or before.processes or 1
     threads = before.threads if count == (before.processes or 1) else None
     return with_processes(msgspec.structs.replace(full, processes=count, threads=threads))
+
+
+def report(
+    path: str | os.PathLike[str],
+    language: Literal["en", "zh"] | None = None,
+    cells: Mapping[str, type[Cell]] | None = None,
+) -> Path:
+    """Writes `report.html` of a run folder anew, and gives its path.
+
+    language: None writes in Chinese of a model that reads Chinese, else in English. cells: as for load(). What is
+    measured on the validation data is left out, and the report says so, when they are no longer what they were.
+    Errors: InputError (language), FileError (no run folder, or one without a validation).
+    """
+    chosen = checked_language(language)
+    folder = files.folder_path(path)
+    config = read_config(folder)
+    with own_cells(cells), _environment(config.settings):
+        model = load(folder)
+        try:
+            task, missing = _setup(folder, config).again(folder, config).task(config.settings), ""
+        except (DataError, FileError) as error:
+            task, missing = None, str(error)
+        return write(folder, task, model, missing, chosen)
+
+
+def _setup(folder: Path, config: Config) -> type[Setup]:
+    if config.task not in SETUPS:
+        raise FileError(
+            f"{folder / CONFIG}: field 'task' is {config.task!r} but this release knows {', '.join(SETUPS)}."
+        )
+    return SETUPS[config.task]
 
 
 @contextmanager
