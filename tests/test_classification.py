@@ -95,6 +95,7 @@ def test_the_run_says_what_it_found_and_writes_it_down(learned: Run) -> None:
         "best",
         "last",
         "loss.png",
+        "report.html",
         ".lock",
     }
     header = (learned.path / "metrics.csv").read_text().splitlines()[0]

@@ -39,6 +39,7 @@ def test_the_run_folder_is_complete(trained: Run) -> None:
         "best",
         "last",
         "loss.png",
+        "report.html",
         ".lock",
     }
     config = tomllib.loads((trained.path / "config.toml").read_text())

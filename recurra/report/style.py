@@ -40,7 +40,7 @@ figcaption, caption { text-align: left; font-weight: 600; margin-bottom: .5rem; 
 .frame .x { top: 100%; margin-top: .45rem; transform: translateX(-50%); }
 .frame .x[style="left:0.00%"] { transform: none; }
 .frame .x[style="left:100.00%"] { transform: translateX(-100%); }
-.axis { font-size: .85rem; margin: -.2rem .6rem 0 3.6rem; text-align: right; }
+.axis { font-size: .85rem; margin: -.2rem .6rem 0 3.6rem; max-width: none; text-align: right; }
 .over { font-size: .85rem; color: var(--soft); margin: 0; }
 .grid, .level, .curve, .dots { fill: none; vector-effect: non-scaling-stroke; }
 .grid { stroke: var(--line); stroke-width: 1; }
@@ -85,7 +85,7 @@ pre, code { font-family: ui-monospace, "Cascadia Mono", "Noto Sans Mono", Menlo,
 .shades .strong { text-decoration: underline; text-underline-offset: .2em; }
 footer { margin-top: 3rem; color: var(--soft); font-size: .85rem; }
 @media screen and (max-width: 36rem) {
-  .stack, .stack tbody, .stack tr, .stack td { display: block; } .stack thead { display: none; }
+  .stack, .stack caption, .stack tbody, .stack tr, .stack td { display: block; } .stack thead { display: none; }
   .stack tr { border-bottom: 1px solid var(--line); padding: .4rem 0; }
   .stack td, .stack td.n { border: 0; text-align: left; padding: .1rem 0; white-space: normal; }
   .stack td + td::before { content: attr(data-head) ": "; color: var(--soft); }
@@ -96,7 +96,7 @@ footer { margin-top: 3rem; color: var(--soft); font-size: .85rem; }
   html { font-size: 10pt; } body { max-width: none; padding: 0; }
   nav, .skip, details:not([open]), summary { display: none; }
   h2, h3, figcaption, caption, .above { break-after: avoid; }
-  figure, tr, blockquote, pre, .figures > div, .together { break-inside: avoid; }
+  tr, blockquote, pre, .figures > div, .together { break-inside: avoid; }
   .frame { height: 12rem; } .small .frame { height: 6rem; }
   .wide { overflow: visible; }
   .figures > div, .shades, .bar svg, blockquote, pre { print-color-adjust: exact; -webkit-print-color-adjust: exact; }

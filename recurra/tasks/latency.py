@@ -8,7 +8,7 @@ from typing import NamedTuple
 from recurra.report.blocks import Block, Measured, Table, Text
 from recurra.report.words import Both, span
 
-_CALLS = 15  # of which the median is taken,
+_CALLS = 7  # of which the median is taken,
 _SECONDS = 0.5  # or fewer, where they take longer than this
 
 

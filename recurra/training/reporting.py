@@ -40,6 +40,7 @@ from recurra.tasks.task import Task
 from recurra.tasks.terms import term, verdict
 from recurra.training.config import Config, read_config
 from recurra.training.metrics import METRICS, Row, columns, read_rows
+from recurra.training.settings import Settings
 
 REPORT = "report.html"
 SAMPLES = "samples"
@@ -253,6 +254,22 @@ def _uses(folder: Path, about: About) -> list[Block]:
     return [Commands([*commands, (Both("From Python", "在 Python 中"), python)])]
 
 
+def _trained(chosen: Settings) -> Both:
+    """The settings that matter most, in a sentence."""
+    sentence = Both(
+        "{steps} steps, batch {batch}, learning rate {rate}, dropout {dropout}, weight decay {decay}, {precision}",
+        "{steps} 步，批大小 {batch}，学习率 {rate}，dropout {dropout}，权重衰减 {decay}，{precision}",
+    )
+    return sentence(
+        steps=chosen.steps or 0,
+        batch=chosen.batch or 0,
+        rate=f"{chosen.learning_rate or 0:g}",
+        dropout=f"{chosen.dropout or 0:g}",
+        decay=f"{chosen.weight_decay:g}",
+        precision=chosen.precision,
+    )
+
+
 def _card(config: Config, about: About, notes: Sequence[str], began: float) -> list[Block]:
     data = config.data
     facts: list[tuple[Said, Cell]] = [
@@ -260,6 +277,7 @@ def _card(config: Config, about: About, notes: Sequence[str], began: float) -> l
         (Both("path", "路径"), data.path),
         ("sha256", data.sha256),
         *about.data,
+        (Both("training", "训练"), _trained(config.settings)),
         (Both("seed", "随机种子"), str(config.settings.seed)),
         (Both("versions", "版本"), f"Recurra {config.recurra}, PyTorch {config.torch}"),
     ]
