@@ -11,6 +11,7 @@ from recurra.data.words import is_chinese
 from recurra.report.blocks import About, Block, Cell, Section, Shades, Table, Text
 from recurra.report.words import Both, Said
 from recurra.tasks.latency import Call, latency
+from recurra.tasks.scoring import score
 from recurra.tasks.terms import term
 
 if TYPE_CHECKING:
@@ -113,14 +114,15 @@ def _surprise(model: "LanguageModel", kept: str) -> list[Block]:
 def _speed(model: "LanguageModel", kept: str, threads: int) -> list[Block]:
     """What it writes symbol by symbol, and texts that it reads whole."""
     text = kept[:200].strip() or kept[:200]
-    read = len(model.vocabulary.encode(text))
+    reader, vocabulary = model.reader(), model.vocabulary
+    read = len(vocabulary.encode(text))
     calls = [
         Call(
             Both("writing {n} {unit}", "写 {n} 个{unit}")(n=_WRITTEN, unit=term(model.unit)),
             lambda: model.generate("", _WRITTEN, seed=1),
             _WRITTEN,
         ),
-        Call(Both("scoring one text", "给一条文本评分"), lambda: model.score(text), read),
-        Call(Both("32 texts at once", "32 条文本一批"), lambda: model.score([text] * 32), 32 * read),
+        Call(Both("scoring one text", "给一条文本评分"), lambda: score(reader, vocabulary, [text]), read),
+        Call(Both("32 texts at once", "32 条文本一批"), lambda: score(reader, vocabulary, [text] * 32), 32 * read),
     ]
     return latency(calls, threads)
