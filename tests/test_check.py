@@ -110,6 +110,17 @@ def test_data_in_memory_is_checked() -> None:
     assert one.usable and one.parts["training"].name == "data"
 
 
+def test_tagged_sentences_are_checked(tmp_path: Path) -> None:
+    words = "".join(f"the DET\n{noun} NOUN\nruns VERB\n{n} NUM\n\n" for n in range(30) for noun in ("cat", "dog"))
+    (tmp_path / "words.conll").write_text(words)
+    one = recurra.check(tmp_path / "words.conll", **SMALL)
+    train = one.parts["training"]
+    assert one.task == "tagging" and one.why == "its words have tags" and train.noun == "sentence"
+    assert set(train.labels) == {"DET", "NOUN", "VERB", "NUM"} and train.lengths is not None
+    assert train.lengths.median == 4 and train.lengths.longest_where.startswith("line ")
+    assert one.parts["validation"].unknown_share > 0  # numbers
+
+
 def test_a_setting_that_cannot_be_is_no_fault_of_the_data(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text(CSV)
     with pytest.raises(InputError, match="hidden=0 cannot be used"):

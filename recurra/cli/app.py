@@ -72,7 +72,7 @@ def check(
     /,
     *,
     task: Annotated[
-        Literal["language", "classification"] | None, Parameter(help="What is to be learned. [guessed, as train does]")
+        Literal["language", "classification", "tagging"] | None, Parameter(help="What is learned. [guessed]")
     ] = None,
     json: Json = False,
     **settings: Any,
@@ -99,7 +99,7 @@ def compare(
         str | None, Parameter(help="Cells, encoders, simple models. [elman,lstm,gru,cnn,transformer,bag]")
     ] = None,
     task: Annotated[
-        Literal["language", "classification"] | None, Parameter(help="What is learned. [guessed, as train does]")
+        Literal["language", "classification", "tagging"] | None, Parameter(help="What is learned. [guessed]")
     ] = None,
     out: Annotated[str | None, Parameter(help="The folder of the runs; the same one goes on. [a new one]")] = None,
     seeds: Annotated[int, whole(help="Runs of each model, for means and spreads.")] = 1,

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 from recurra.data.columns import Labelled
 from recurra.data.symbols import END
+from recurra.data.tagged import Tagged
 from recurra.data.text import Source
 
-_PART = re.compile(r", \d+ rows(?: for validation| for the test)?$")  # how a part of a table is named
+_PART = re.compile(r", \d+ (?:rows|sentences)(?: for validation| for the test)?$")  # how a part of a table is named
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,16 @@ def rows_of(rows: Labelled, from_file: bool) -> Texts:
     """The rows of a table, by the name of its file alone; rows in memory have no lines."""
     lines = rows.lines if from_file else None
     return Texts(_PART.sub("", rows.name), rows.texts, lines, rows.sets)
+
+
+def sentences_of(rows: Tagged, between: str) -> Texts:
+    """Tagged sentences, by the line of their first word; their labels, where there are none their tags."""
+    labels: list[tuple[str, ...]] = [tuple(each) for each in rows.tags]
+    if rows.labels:
+        labels = [(label,) for label in rows.labels]
+    lines = None if rows.layout == "memory" else [each[0] for each in rows.lines]
+    name = _PART.sub("", rows.name)
+    return Texts(name, [between.join(words) for words in rows.words], lines, labels, noun="sentence")
 
 
 def lines_of(text: Source, most: int, name: str, first: int | None = 1) -> Texts:

@@ -46,6 +46,7 @@ class TaggingTask(Task):
         self.model = Tagger(
             self.network, sizes, spelling, list(tags), scheme, splits.scheme, labels, settings=settings, data=card
         )
+        self.vocabulary = None if spelling.of_characters else spelling.units
         self.baselines = {}
         what = "characters" if spelling.of_characters else "words"
         padding = f"{100 * buckets.padding(0):.1f} % of a step is padding."

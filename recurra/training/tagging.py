@@ -18,6 +18,7 @@ from recurra.data.spelling import Spelling
 from recurra.data.split import check_shares
 from recurra.data.tagged import Tagged, object_lines, tagged_of_memory
 from recurra.data.tagged_split import TaggedSplits, read_tagged_splits, tagged_parts
+from recurra.data.texts import Texts, sentences_of
 from recurra.errors import InputError
 from recurra.tasks.encoders import USES
 from recurra.tasks.tagger import DataCard
@@ -145,6 +146,12 @@ class TaggingSetup(Setup):
             splits, spelling, buckets, _sizes(full, spelling), self._tags(full), full.scheme, full.dropout,
             forget_bias, full.seed, msgspec.to_builtins(full), card,
         )  # fmt: skip
+
+    def parts(self, full: Settings) -> dict[str, Texts]:
+        splits = self.splits
+        between = "" if self._prepared(full)[0].of_characters else " "
+        parts = {"training": splits.train, "validation": splits.validation, "test": splits.test}
+        return {part: sentences_of(each, between) for part, each in parts.items() if each}
 
     def record(self, folder: Path) -> Data:
         if self.rows is not None:
