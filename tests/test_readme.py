@@ -55,6 +55,8 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / "texts" / f"{part}.txt").write_text(verse * times)
     rows = "".join(f"A {('lovely', 'dull')[n % 2]} place with {n} rooms.,{('good', 'bad')[n % 2]}\n" for n in range(60))
     (tmp_path / "reviews.csv").write_text("review,label\n" + rows)
+    words = [f"Ada\tB-PER\nlives\tO\nin\tO\nTown{n}\tB-LOC\n" for n in range(40)]
+    (tmp_path / "people.conll").write_text("\n".join(words))
     (tmp_path / "more.csv").write_text("review,label\nA dull meal.,bad\n")
     (tmp_path / "candidates.txt").write_text("The cat sat.\t-1.5\nThe cot sat.\t-1.25\n\nthe log\t0\nthe lag\t0\n")
     monkeypatch.chdir(tmp_path)
