@@ -54,9 +54,9 @@ class Measure:
 
 MEASURES = {
     "accuracy": Measure("accuracy", _percent),
-    "span F1": Measure("f1", _percent),
-    "label accuracy": Measure("label_accuracy", _percent, baselines="label_baselines"),
     "nats per character": Measure("bits_per_character", _nats, 3, lower_is_better=True),
     "perplexity": Measure("perplexity", lower_is_better=True),
     "perplexity per character": Measure("bits_per_character", lambda bits: 2**bits, lower_is_better=True),
+    "span F1": Measure("f1", _percent),
+    "label accuracy": Measure("label_accuracy", _percent, baselines="label_baselines"),
 }

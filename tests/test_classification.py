@@ -253,7 +253,7 @@ def test_balanced_weights_make_labels_equal() -> None:
 
 def test_a_setting_of_classification_says_nothing_to_a_text(tmp_path: Path) -> None:
     with pytest.raises(
-        InputError, match="pooling='max' is a setting of the task classification, and the task here is la"
+        InputError, match="pooling='max' is a setting of the tasks classification and tagging, and the task here is la"
     ):
         recurra.train(Text("t", "abc" * 100), out=tmp_path / "run", pooling="max")
 

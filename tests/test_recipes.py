@@ -151,7 +151,10 @@ def test_measures_know_which_way_is_better() -> None:
     [
         (("hidden", "hiden"), "There is no setting hiden; did you mean hidden?"),
         (("hidden = 8", "hidden = 0"), "hidden=0 cannot be used; give a whole number from 1 to 1000000."),
-        (("[settings]", "[settings]\npooling = 'max'"), "pooling='max' is a setting of the task classification, and"),
+        (
+            ("[settings]", "[settings]\npooling = 'max'"),
+            "pooling='max' is a setting of the tasks classification and tagging, and",
+        ),
         (
             ("[settings]", "[settings]\nseed = 1"),
             "seed and time_limit are no settings of a recipe: give seeds, and epochs or",

@@ -156,7 +156,7 @@ def test_metrics_that_lost_rows_are_refused(text: Path, tmp_path: Path) -> None:
             "observer is an int, and a run shows itself to a recurra.training.Observer; give one of a class",
         ),
         ({"observer": Recorder}, "observer is a type, and a run shows itself to a recurra.training.Observer; give one"),
-        ({"task": "poetry"}, "task='poetry' is unknown; this release has language, classification."),
+        ({"task": "poetry"}, "task='poetry' is unknown; this release has language, classification, tagging."),
     ],
 )
 def test_wrong_settings(text: Path, tmp_path: Path, given: dict[str, Any], message: str) -> None:
