@@ -12,6 +12,7 @@ from contextvars import ContextVar
 
 import torch
 from torch import Tensor
+from torch.compiler import is_compiling
 
 from recurra.machine.operands import FLOATS
 from recurra.machine.program import library
@@ -35,7 +36,8 @@ def rows_from(first: int) -> Iterator[None]:
 
 def places(rows: int, device: torch.device) -> Tensor:
     """Where the rows of a batch are in the whole one (rows,): the b of their masks."""
-    return torch.arange(_first.get(), _first.get() + rows, device=device)
+    first = 0 if is_compiling() else _first.get()  # compilers cannot read it; a compiled call has its whole batch
+    return torch.arange(first, first + rows, device=device)
 
 
 def new_key() -> Tensor:
