@@ -31,6 +31,8 @@ from recurra.tasks import terms
 from recurra.tasks.classifier_report import ACCURACY
 from recurra.tasks.classifier_sections import sections
 from recurra.tasks.evaluation import BITS, MEASURES
+from recurra.tasks.label_report import MICRO_F1
+from recurra.tasks.tagger_report import F1
 from recurra.training import reporting
 from recurra.training.run import Run
 
@@ -266,7 +268,8 @@ def test_every_sentence_exists_in_both_languages() -> None:
 
 
 def test_names_of_measures_and_baselines_are_known(classifier: Run, language: Run) -> None:
-    names = {m.name for m in (ACCURACY, *MEASURES.values())} | set(classifier.baselines) | set(language.baselines)
+    names = {m.name for m in (ACCURACY, MICRO_F1, F1, *MEASURES.values())}
+    names |= {*classifier.baselines, *language.baselines}
     assert names <= set(terms.TERMS)
     cut = "linear model on character n-grams of the first 20,000 rows"
     assert terms.term(cut) == Both(cut, "字符 n 元线性模型（前 20,000 行）")

@@ -93,7 +93,7 @@ def _limits(lines: Lines) -> tuple[float, float]:
     """Of the y axis: all levels and curves; of a curve that does not guide, what comes after its steep beginning."""
     shown = [level for _, level in lines.levels]
     for series in lines.series:
-        points = series.points if series.guides else series.points[-(-len(series.points) // 50) :] or series.points
+        points = series.points if series.guides else series.points[len(series.points) // 50 :]
         shown += [y for _, y in points]
     low, high = (min(shown), max(shown)) if shown else (0.0, 1.0)
     margin = 0.06 * (high - low) or 0.1 * abs(high) or 1.0

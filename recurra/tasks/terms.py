@@ -9,9 +9,13 @@ from recurra.tasks.measure import MODEL, Measure
 TERMS = {
     MODEL: Both(MODEL, "本模型"),
     "accuracy": Both("accuracy", "准确率"),
-    "micro F1": Both("micro F1", "微平均 F1"),
     "bits per character": Both("bits per character", "每字符比特数"),
     "perplexity": Both("perplexity", "困惑度"),
+    "micro F1": Both("micro F1", "微平均 F1"),
+    "span F1": Both("span F1", "片段 F1"),
+    "tagging": Both("Tagger", "序列标注模型"),
+    "averaged perceptron": Both("averaged perceptron", "平均感知机"),
+    "most frequent tag of each word": Both("most frequent tag of each word", "每个词最常见的标签"),
     "unigram": Both("unigram", "一元模型"),
     "3-gram": Both("3-gram", "三元模型"),
     "5-gram": Both("5-gram", "五元模型"),
@@ -28,9 +32,10 @@ TERMS = {
     "test": Both("test", "测试"),
 }  # the names that measures, baselines, units and parts have in the code
 
-_PART = re.compile(r"(.+) of the (first|last) ([\d,]+) (rows|characters)")
+_PART = re.compile(r"(.+) of the (first|last) ([\d,]+) (rows|characters|sentences)")
 _PARTS = {
     "first rows": Both("{name} of the first {n} rows", "{name}（前 {n} 行）"),
+    "first sentences": Both("{name} of the first {n} sentences", "{name}（前 {n} 句）"),
     "last characters": Both("{name} of the last {n} characters", "{name}（末 {n} 字符）"),
 }
 
