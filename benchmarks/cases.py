@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import torch
 
-from benchmarks import cuda, features, layers, linear, own, parts, precision
+from benchmarks import cuda, features, layers, linear, own, parts, precision, trainer
 from benchmarks.goals import Shape
 from benchmarks.memory import Memory, Thrift
 from benchmarks.package import Package
@@ -42,7 +42,7 @@ def pointwise(cell: str, shape: Shape) -> Race:
     )
 
 
-CASES: dict[str, Callable[[str, Shape], Race | Package | Preparation | Memory]] = {
+CASES: dict[str, Callable[[str, Shape], Race | Package | Preparation | Memory | trainer.Reading]] = {
     "train": layers.train,
     "directions": layers.directions,
     "infer": layers.infer,
@@ -67,6 +67,8 @@ CASES: dict[str, Callable[[str, Shape], Race | Package | Preparation | Memory]] 
     "product": product,
     "pointwise": pointwise,
     "prepare": Preparation,
+    "loop": trainer.loop,
+    "reading": trainer.Reading,
     "cuda": cuda.cuda,
     **precision.KINDS,
 }

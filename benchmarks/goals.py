@@ -206,6 +206,12 @@ PARTS = [
     *(goal("pointwise", "lstm", (1, 1000, width), POINTWISE, against="fused loop") for width in (128, 256, 512)),
 ]
 
+TRAINER = [
+    goal("loop", "lstm", (32, 128, 512), TOLD, 1.4),
+    goal("loop", "gru", (32, 128, 512), TOLD, 2.3, hope="3"),
+    goal("reading", "lstm", (32, 20, 128), 1.0, who="reading", against="a tenth of training"),
+]
+
 CUDA = [  # an H200; elsewhere without a GPU these rows say so
     goal("cuda", "lstm", (16, 1024, 768), 1.0, against="cuDNN"),
     goal("cuda", "layer-norm lstm", (16, 1024, 768), 20, against="loop"),
@@ -213,5 +219,5 @@ CUDA = [  # an H200; elsewhere without a GPU these rows say so
 
 GOALS = [
     *(*LAYERS, *DIRECTIONS, *OWN, *LINEAR, *ABROAD, *PACKAGE, *copies(LAYERS)),
-    *(*FEATURES, *NARROW, *MEMORY, *STEPS, *PREPARE, *PARTS, *CUDA),
+    *(*FEATURES, *NARROW, *MEMORY, *STEPS, *PREPARE, *PARTS, *TRAINER, *CUDA),
 ]

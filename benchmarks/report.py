@@ -14,6 +14,8 @@ BEGIN, END = "<!-- benchmarks: begin, written by `make bench` -->", "<!-- benchm
 KINDS = {
     "train": "training step",
     "directions": "both directions, training step",
+    "loop": "two layers, a step of the trainer",
+    "reading": "reading 10,000 rows",
     "infer": "inference",
     "call": "one call, inference",
     "lengths": "unequal lengths 20 to 128, training step",

@@ -13,7 +13,6 @@ from typing import Annotated, Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from msgspec import Meta
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -22,6 +21,7 @@ from recurra.data.buckets import Buckets, padded
 from recurra.data.schemes import OUTSIDE, may_follow
 from recurra.data.spelling import Batch, Spelling
 from recurra.errors import InputError
+from recurra.regularise.values import dropout
 from recurra.tasks.crf import Independent, LinearChain, TagModel
 from recurra.tasks.encoders import EncoderSizes, encoder_of
 from recurra.tasks.pooling import Pooling
@@ -87,11 +87,11 @@ class TaggingNetwork(nn.Module):
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
         x = torch.cat([self.embedding(batch.units), self._parts(batch)], -1)
-        y, lengths = self.encoder(F.dropout(x, self.dropout, self.training), batch.lengths)
-        scores = self.output(F.dropout(y, self.dropout, self.training))
+        y, lengths = self.encoder(dropout(x, self.dropout, self.training), batch.lengths)
+        scores = self.output(dropout(y, self.dropout, self.training))
         if self.pooling is None or self.label is None:
             return scores, None
-        return scores, self.label(F.dropout(self.pooling(y, lengths), self.dropout, self.training))
+        return scores, self.label(dropout(self.pooling(y, lengths), self.dropout, self.training))
 
     def _parts(self, batch: Batch) -> Tensor:
         made: Tensor = self.embedding_parts(batch.parts)
