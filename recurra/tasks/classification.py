@@ -15,15 +15,12 @@ from torch import Tensor, nn
 
 from recurra.data.buckets import Buckets
 from recurra.data.subwords import Reader, Spelling, inputs
-from recurra.errors import InputError
 from recurra.regularise.values import dropout
 from recurra.tasks.embedding import SymbolEmbedding
 from recurra.tasks.encoders import EncoderSizes, encoder_of
 from recurra.tasks.initialisers import initialise
 from recurra.tasks.pooling import Pooling
-from recurra.tasks.recurrent import RecurrentEncoder
 from recurra.unroll import visits
-from recurra.unroll.precision import checked
 
 _BATCH = 64  # of a measurement
 
@@ -61,13 +58,8 @@ class ClassificationNetwork(nn.Module):
             initialise(part, beginning.initialiser)
 
     def compute_in(self, precision: str) -> None:
-        """What the recurrent layers compute in from now on. Raises InputError for an encoder that has none."""
-        if isinstance(self.encoder, RecurrentEncoder):
-            self.encoder.compute_in(precision)
-        elif checked(precision) != "fp32":
-            raise InputError(
-                f"precision={precision!r} is one of recurrent layers, and this model has none; leave it out."
-            )
+        """What the recurrent layers of the encoder compute in from now on. Raises InputError where it has none."""
+        self.encoder.compute_in(precision)
 
     @torch.no_grad()
     def rounding_error(self) -> float | None:

@@ -28,8 +28,7 @@ from recurra.tasks.classifier_sections import about
 from recurra.tasks.encoders import described
 from recurra.tasks.label_report import MICRO_F1, SeveralLabels, baseline_figures, encoded, several_report
 from recurra.tasks.measure import Measure, verdict
-from recurra.tasks.model import Model, trained_precision
-from recurra.tasks.recurrent import RecurrentEncoder
+from recurra.tasks.model import Model, rounding_said, trained_precision
 from recurra.unroll.precision import check_here
 
 Settings = dict[str, str | int | float | bool | None]
@@ -140,13 +139,9 @@ class Classifier(Model):
 
     @property
     def rounding(self) -> str:
-        encoder = self.network.encoder
-        if not isinstance(encoder, RecurrentEncoder) or encoder.precision != "int8":
+        if self.network.encoder.precision != "int8":
             return ""
-        error = self.network.rounding_error()
-        return (
-            f"The recurrent layers compute in int8: their outputs are up to {error or 0:.2g} of the largest off fp32."
-        )
+        return rounding_said(self.network.rounding_error())
 
     # ---------------------------------------------------------------------------------------------------- predicting
 

@@ -8,6 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from recurra.errors import InputError
+from recurra.unroll.precision import checked
+
 ActivationName = Literal["relu", "leaky_relu", "tanh"]
 NormalisationName = Literal["none", "batch"]
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -28,6 +31,18 @@ class Encoder(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]: ...
+
+    @property
+    def precision(self) -> str:
+        """What its recurrent layers compute in."""
+        return "fp32"
+
+    def compute_in(self, precision: str) -> None:
+        """What its recurrent layers compute in from now on. Raises InputError where it has none."""
+        if checked(precision) != "fp32":
+            raise InputError(
+                f"precision={precision!r} is one of recurrent layers, and this model has none; leave it out."
+            )
 
 
 class BatchNorm(nn.BatchNorm1d):

@@ -28,7 +28,7 @@ from recurra.tasks.language import LanguageNetwork, Sizes
 from recurra.tasks.language import measure as measure_loss
 from recurra.tasks.language_sections import about
 from recurra.tasks.measure import Measure
-from recurra.tasks.model import Model, trained_precision
+from recurra.tasks.model import Model, rounding_said, trained_precision
 from recurra.tasks.ngram import NGram
 from recurra.tasks.reading import NetworkReader, Reader
 from recurra.tasks.scorer import Scorer
@@ -136,7 +136,7 @@ class LanguageModel(Scorer, Model):
         """In int8, the measured error in a sentence; else ""."""
         if self.network.precision != "int8" or (error := self.network.rounding_error()) is None:
             return ""
-        return f"The recurrent layers compute in int8: their outputs are up to {error:.2g} of the largest off fp32."
+        return rounding_said(error)
 
     def reader(self) -> Reader:
         return NetworkReader(self.network)

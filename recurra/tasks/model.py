@@ -136,6 +136,11 @@ def load(
     return model
 
 
+def rounding_said(error: float | None) -> str:
+    """What a model in int8 says of the error that was measured."""
+    return f"The recurrent layers compute in int8: their outputs are up to {error or 0:.2g} of the largest off fp32."
+
+
 def trained_precision(folder: files.Folder, settings: Mapping[str, object]) -> str:
     """What a model was trained in; folders of earlier releases do not say, and were trained in fp32."""
     found = settings.get("precision", "fp32")

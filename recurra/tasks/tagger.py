@@ -22,10 +22,10 @@ from recurra.tasks.averaged_perceptron import AveragedPerceptron, FrequentTags
 from recurra.tasks.encoders import described
 from recurra.tasks.label_report import baseline_figures
 from recurra.tasks.measure import Measure, verdict
-from recurra.tasks.model import Model, trained_precision
-from recurra.tasks.recurrent import RecurrentEncoder
+from recurra.tasks.model import Model, rounding_said, trained_precision
 from recurra.tasks.tagger_report import Tagging, figure, measure_of, report
 from recurra.tasks.tagging import Read, Sizes, TaggingNetwork, allowed, read
+from recurra.unroll.precision import check_here
 
 Settings = dict[str, str | int | float | bool | None]
 _BASELINE_WORDS = 250_000  # the perceptron reads at most so many of the first training words
@@ -114,16 +114,13 @@ class Tagger(Model):
 
     def compute_in(self, precision: str) -> None:
         self.network.compute_in(precision)
+        check_here(precision)
 
     @property
     def rounding(self) -> str:
-        encoder = self.network.encoder
-        if not isinstance(encoder, RecurrentEncoder) or encoder.precision != "int8":
+        if self.network.encoder.precision != "int8":
             return ""
-        error = self.network.rounding_error(self.spelling.batch([["a"]]))
-        return (
-            f"The recurrent layers compute in int8: their outputs are up to {error or 0:.2g} of the largest off fp32."
-        )
+        return rounding_said(self.network.rounding_error(self.spelling.batch([["a"]])))
 
     # ---------------------------------------------------------------------------------------------------- predicting
 

@@ -20,14 +20,12 @@ from torch import Tensor, nn
 from recurra.data.buckets import Buckets, padded
 from recurra.data.schemes import OUTSIDE, may_follow
 from recurra.data.spelling import Batch, Spelling
-from recurra.errors import InputError
 from recurra.regularise.values import dropout
 from recurra.tasks.crf import Independent, LinearChain, TagModel
 from recurra.tasks.encoders import EncoderSizes, encoder_of
 from recurra.tasks.pooling import Pooling
 from recurra.tasks.recurrent import RecurrentEncoder
 from recurra.unroll import visits
-from recurra.unroll.precision import checked
 
 _BATCH = 64  # of a measurement
 
@@ -71,12 +69,7 @@ class TaggingNetwork(nn.Module):
 
     def compute_in(self, precision: str) -> None:
         """What the recurrent layers of the encoder compute in from now on. Raises InputError where it has none."""
-        if isinstance(self.encoder, RecurrentEncoder):
-            self.encoder.compute_in(precision)
-        elif checked(precision) != "fp32":
-            raise InputError(
-                f"precision={precision!r} is one of recurrent layers, and this model has none; leave it out."
-            )
+        self.encoder.compute_in(precision)
 
     @torch.no_grad()
     def rounding_error(self, batch: Batch) -> float | None:

@@ -25,7 +25,7 @@ from recurra.tasks.encoders import USES
 from recurra.training.config import CONFIG, Config, Data
 from recurra.training.reading import Reading, absolute, reading
 from recurra.training.settings import Settings, filled
-from recurra.training.setup import Setup, check_memory, check_unchanged
+from recurra.training.setup import Setup, check_memory, check_unchanged, of_length
 
 _COPY = "data.jsonl"  # in the run folder, when the rows came from no file
 _EPOCHS, _FEWEST = 8, 3
@@ -118,22 +118,13 @@ class ClassificationSetup(Setup):
             dropout=0.5 if encoder != "transformer" else 0.2,
             learning_rate=0.002 if encoder != "transformer" else 0.001,
         )
-        epochs = wanted.epochs or max(_FEWEST, min(_EPOCHS, _ENOUGH // rows))
-        steps = wanted.steps or epochs * read.buckets.batches
-        interval = wanted.eval_interval or max(1, min(steps, read.buckets.batches))
-        full = filled(
-            full,
-            steps=steps,
-            warmup=min(100, steps // 10),
-            eval_interval=interval,
-            log_interval=max(1, min(interval, steps // 200)),
-        )
+        full = of_length(full, read.buckets.batches, max(_FEWEST, min(_EPOCHS, _ENOUGH // rows)))
         with torch.device("meta"):
             network = ClassificationNetwork(
                 _sizes(full), len(lexicon_of(read.reader)), len({label for labels in train.sets for label in labels})
             )
         check_memory(network, f"hidden={full.hidden}, layers={full.layers} and embedding={full.embedding}")
-        return msgspec.structs.replace(full, epochs=None)
+        return full
 
     def _reading(self, full: Settings) -> Reading:
         """Made once for the same settings."""

@@ -14,7 +14,7 @@ from recurra.errors import FileError, InputError
 from recurra.tasks.task import Task
 from recurra.training import ranks
 from recurra.training.config import CONFIG, Config, Data
-from recurra.training.settings import Settings
+from recurra.training.settings import Settings, filled
 
 
 class Setup(ABC):
@@ -47,6 +47,20 @@ class Setup(ABC):
     def parts(self, full: Settings) -> dict[str, Texts]:
         """The texts by what they are for: training, validation, test. {} from a task whose data is no text."""
         return {}
+
+
+def of_length(given: Settings, batches: int, epochs: int) -> Settings:
+    """The settings of a run of so many epochs of batches, unless `steps` or `epochs` say another length."""
+    steps = given.steps or (given.epochs or epochs) * batches
+    interval = given.eval_interval or max(1, min(steps, batches))
+    full = filled(
+        given,
+        steps=steps,
+        warmup=min(100, steps // 10),
+        eval_interval=interval,
+        log_interval=max(1, min(interval, steps // 200)),
+    )
+    return msgspec.structs.replace(full, epochs=None)
 
 
 def check_memory(network: nn.Module, sizes: str) -> None:

@@ -27,7 +27,7 @@ from recurra.tasks.tagging_task import TaggingTask
 from recurra.training.classification import check_encoder
 from recurra.training.config import Config, Data
 from recurra.training.settings import Settings, filled
-from recurra.training.setup import Setup, check_memory, check_unchanged
+from recurra.training.setup import Setup, check_memory, check_unchanged, of_length
 
 _COPY = "data.jsonl"  # in the run folder, when the sentences came from no file
 _EPOCHS = 15
@@ -88,20 +88,12 @@ class TaggingSetup(Setup):
             learning_rate=0.002 if encoder != "transformer" else 0.001,
         )
         spelling, buckets = self._prepared(full)
-        steps = wanted.steps or (wanted.epochs or _EPOCHS) * buckets.batches
-        interval = wanted.eval_interval or max(1, min(steps, buckets.batches))
-        full = filled(
-            full,
-            steps=steps,
-            warmup=min(100, steps // 10),
-            eval_interval=interval,
-            log_interval=max(1, min(interval, steps // 200)),
-        )
+        full = of_length(full, buckets.batches, _EPOCHS)
         with torch.device("meta"):
             labels = len(set(self.splits.train.labels or []))
             network = TaggingNetwork(_sizes(full, spelling), spelling, self._tags(full), full.scheme, labels)
         check_memory(network, f"hidden={full.hidden}, layers={full.layers} and embedding={full.embedding}")
-        return msgspec.structs.replace(full, epochs=None)
+        return full
 
     def _check(self, wanted: Settings) -> None:
         """Raises InputError for settings that the data or the encoder has no use for."""
