@@ -19,7 +19,8 @@ from recurra.cli.typed import typeable
 from recurra.training.settings import describe
 
 ROOT = Path(__file__).parent.parent
-COMMANDS = ["train", "check", "compare", "resume", "eval", "predict", "generate", "fill", "rank", "cells", "demo"]
+COMMANDS = ["train", "check", "compare", "resume", "eval", "predict", "generate", "fill", "rank", "report", "cells",
+            "demo"]  # fmt: skip
 HELP_SECONDS = 0.3
 
 

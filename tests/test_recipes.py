@@ -4,7 +4,6 @@ import gzip
 import random
 import re
 import signal
-import sys
 from pathlib import Path
 
 import msgspec
@@ -208,7 +207,7 @@ def test_blanks_and_errors_are_drawn_from_sentences_that_training_has_not() -> N
 def test_filling_is_measured_on_sentences_of_public_data(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setattr("recurra.training.start.plot_loss", lambda *_: None)
     monkeypatch.setattr(filling, "COUNT", 5)
     tiny = {"hidden": 8, "embedding": 4, "batch": 4, "window": 8, "steps": 4, "threads": 1, "sample_length": 0}
     monkeypatch.setitem(filling.SETTINGS, "tatoeba-en-zh", tiny)

@@ -150,8 +150,8 @@ def test_every_regulariser_is_among_the_examples() -> None:
 
 
 def test_training_interrupted_and_resumed_has_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def layers(sizes: Any, width: int, dropout: float, device: Any = None) -> nn.Module:
-        inner = VariationalDropout(cells.LSTM(width, sizes.hidden, device=device), x=0.2, h=0.2)
+    def layers(sizes: Any, width: int, dropout: float) -> nn.Module:
+        inner = VariationalDropout(cells.LSTM(width, sizes.hidden), x=0.2, h=0.2)
         return recurra.Recurrent(WeightDrop(Zoneout(inner, h=0.1, c=0.1), weight_hh=0.3))
 
     class Stopping(Observer):
@@ -159,7 +159,7 @@ def test_training_interrupted_and_resumed_has_the_same_bits(tmp_path: Path, monk
             if run.step == 5:
                 signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr("recurra.tasks.language.recurrent", layers)
+    monkeypatch.setattr("recurra.tasks.language._dense", layers)
     (tmp_path / "text.txt").write_text("the cat sat on the mat, and the dog sat on the log.\n" * 60)
     settings = {"hidden": 6, "embedding": 4, "batch": 4, "window": 8, "steps": 9, "eval_interval": 9, "seed": 1}
     whole = recurra.train(tmp_path / "text.txt", out=tmp_path / "whole", **settings)

@@ -110,7 +110,8 @@ def test_the_real_rivals_agree(kind, rival, cell):
     assert len(found.differences) == 3 and max(found.differences.values()) < 1e-5
 
 
-RACED = {(goal.kind, goal.cell) for goal in GOALS if goal.kind not in ("prepare", "package", "memory", "thrift memory")}
+NO_RACE = ("prepare", "package", "memory", "thrift memory", "reading")  # ours alone is measured
+RACED = {(goal.kind, goal.cell) for goal in GOALS if goal.kind not in NO_RACE}
 
 
 @pytest.mark.parametrize(("kind", "cell"), sorted(RACED - {(k, c) for k, c in RACED if k in ("product", "pointwise")}))

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from runs import contents
 
 import recurra
 from recurra import cli
@@ -111,7 +110,7 @@ def test_planted_words_are_found(learned: Run) -> None:
     again = model.evaluate(learned.path.parent / "reviews.csv")
     assert again.rows < 40 and "only its test part was measured" in again.notes[0]
     card = (learned.path / "best" / "README.md").read_text()
-    assert "% micro F1" in card and (learned.path / "report.html").exists() == ("report.html" in contents(learned.path))
+    assert "% micro F1" in card and "micro F1" in (learned.path / "report.html").read_text()
 
 
 def test_the_command_gives_all_labels(learned: Run, capsys: pytest.CaptureFixture[str]) -> None:

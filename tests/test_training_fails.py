@@ -143,7 +143,6 @@ def test_metrics_that_lost_rows_are_refused(text: Path, tmp_path: Path) -> None:
         ({"lerning_rate": 1}, "There is no setting lerning_rate; did you mean learning_rate?"),
         ({"hidden": 0}, "hidden=0 cannot be used; give a whole number from 1 to 1000000."),
         ({"hidden": 1.5}, "hidden=1.5 cannot be used; give a whole number from 1 to 1000000."),
-        ({"cell": "elman"}, "cell='elman' cannot be used; give lstm, gru or rnn."),
         ({"dropout": 1.0}, "dropout=1.0 cannot be used; give a number of at least 0 and below 1."),
         ({"steps": "many"}, "steps='many' cannot be used; give a whole number of at least 1."),
         ({"learning_rate": 0}, "learning_rate=0 cannot be used; give a number above 0."),

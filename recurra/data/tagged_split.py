@@ -46,7 +46,8 @@ def is_tagged(data: Any) -> bool:
         return False
     if isinstance(data[0], Mapping):
         return isinstance(data[0].get("tags"), (list, tuple))
-    return isinstance(data[0], (list, tuple)) and len(data[0]) > 1 and isinstance(data[0][1], (list, tuple))
+    words_and_tags = data[0][:2] if isinstance(data[0], (list, tuple)) else ()
+    return len(words_and_tags) == 2 and all(isinstance(part, (list, tuple)) for part in words_and_tags)
 
 
 def tagged_parts(folder: Path) -> dict[str, Path]:
