@@ -119,6 +119,7 @@ def test_tagged_sentences_are_checked(tmp_path: Path) -> None:
     assert set(train.labels) == {"DET", "NOUN", "VERB", "NUM"} and train.lengths is not None
     assert train.lengths.median == 4 and train.lengths.longest_where.startswith("line ")
     assert one.parts["validation"].unknown_share > 0  # numbers
+    assert "DET 48 (25%)" in str(one) and not any("class_weights" in p.what for p in one.problems)
 
 
 def test_a_setting_that_cannot_be_is_no_fault_of_the_data(tmp_path: Path) -> None:

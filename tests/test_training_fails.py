@@ -144,6 +144,10 @@ def test_metrics_that_lost_rows_are_refused(text: Path, tmp_path: Path) -> None:
         ({"hidden": 0}, "hidden=0 cannot be used; give a whole number from 1 to 1000000."),
         ({"hidden": 1.5}, "hidden=1.5 cannot be used; give a whole number from 1 to 1000000."),
         ({"dropout": 1.0}, "dropout=1.0 cannot be used; give a number of at least 0 and below 1."),
+        (
+            {"variational": True, "dropout": 0.0},
+            "variational=True says nothing to dropout=0; give a dropout above 0, or leave it out.",
+        ),
         ({"steps": "many"}, "steps='many' cannot be used; give a whole number of at least 1."),
         ({"learning_rate": 0}, "learning_rate=0 cannot be used; give a number above 0."),
         ({"schedule": "linear"}, "schedule='linear' cannot be used; give cosine or constant."),

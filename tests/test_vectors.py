@@ -48,7 +48,7 @@ def test_both_forms_are_read(tmp_path: Path, header: str, packed: bool) -> None:
         ),
         ("a 1 2\nb 1\n", "Line 2 of .*v.txt has 1 numbers after its word but line 1 has 2"),
         ("9 3\na 1 2\n", "Line 2 of .*v.txt has 2 numbers after its word but line 1 says 3"),
-        ("word\n", "Line 1 of .*v.txt has 0 numbers after its word"),
+        ("word\n", r"Line 1 of .*v\.txt has a word and no numbers; give a word and its numbers a line\."),
         ("a 1 x\n", "Line 1 of .*v.txt is no vector: could not convert string to float: 'x'; take the line out"),
         ("a 1 nan\n", "Line 1 of .*v.txt has a number that is not finite; take the line out"),
         ("3 2\n", "v.txt has no vectors; give a text file with a word and its numbers a line"),

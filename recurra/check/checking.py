@@ -49,7 +49,9 @@ def _checked(ready: Prepared, cost: Cost, was_guessed: bool) -> Check:
     vocabulary = ready.task.vocabulary
     facts = {name: facts_of(part, vocabulary, name != "training") for name, part in parts.items()}
     problems = [problem for part in parts.values() for problem in suspicious(part)]
-    problems += repeats(parts) + _unbalanced(parts) + _unknown(facts)
+    problems += repeats(parts) + _unknown(facts, ready.full.symbols)
+    if ready.kind == "classification":  # most tags of words are O, as they should be
+        problems += _unbalanced(parts)
     if cost.broken:
         problems.append(Problem("warning", f"Training breaks: {cost.broken}; give a smaller learning_rate or clip."))
     return Check(
@@ -99,8 +101,9 @@ def _unbalanced(parts: dict[str, Texts]) -> list[Problem]:
     ]
 
 
-def _unknown(facts: dict[str, Facts]) -> list[Problem]:
+def _unknown(facts: dict[str, Facts], symbols: str | None) -> list[Problem]:
     problems = []
+    remedy = "give more training data" + (", or symbols=characters" if symbols == "words" else "")
     for name, part in facts.items():
         if part.unknown_share > _UNKNOWN:
             shown = " ".join(map(repr, list(part.unknown)[:5]))
@@ -108,7 +111,7 @@ def _unknown(facts: dict[str, Facts]) -> list[Problem]:
                 Problem(
                     "warning",
                     f"{100 * part.unknown_share:.1f} % of the symbols of {name} are unknown to training ({shown} …); "
-                    "give more training data, or symbols=characters.",
+                    f"{remedy}.",
                 )
             )
     return problems

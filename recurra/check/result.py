@@ -63,9 +63,8 @@ def _part(name: str, part: Facts) -> list[str]:
     if part.lengths:
         lines += _histogram(part.lengths)
     if part.labels:
-        shown = [
-            f"{label} {count:,} ({count / part.texts:.0%})" for label, count in list(part.labels.items())[:_LABELS]
-        ]
+        whole = sum(part.labels.values()) if part.noun == "sentence" else part.texts  # tags are those of words
+        shown = [f"{label} {count:,} ({count / whole:.0%})" for label, count in list(part.labels.items())[:_LABELS]]
         more = f", … {len(part.labels)} in all" if len(part.labels) > _LABELS else ""
         lines.append(f"  labels: {', '.join(shown)}{more}")
     if part.unknown:

@@ -99,7 +99,9 @@ def _word(name: str, number: int, fields: list[str], width: int, said: str) -> s
     if found > width:
         before = fields[1 : len(fields) - width]
         found = width + len(before) if all(map(_is_number, before)) else width  # else they belong to the word
-    if found != width or width == 0:
+    if width == 0:
+        raise DataError(f"Line {number} of {name} has a word and no numbers; give a word and its numbers a line.")
+    if found != width:
         raise DataError(
             f"Line {number} of {name} has {found} numbers after its word but {said}; every vector is as wide as the "
             "first: take the line out, or write the file again."

@@ -147,7 +147,7 @@ def complete(given: Settings, characters: int, symbols: int) -> Settings:
         "temperature": 0.8,
         "hidden": hidden,
         "embedding": hidden if given.tied else min(64, symbols) if symbols < 1000 else 256,
-        "dropout": 0.0 if steps < 10 * per_epoch else 0.2,
+        "dropout": 0.2 if given.variational or steps >= 10 * per_epoch else 0.0,
         "window": window,
         "batch": batch,
         "steps": steps,
@@ -174,6 +174,8 @@ def _check_network(wanted: Settings) -> None:
             "recurrent, cnn or transformer."
         )
     check_encoder(wanted)
+    if wanted.variational and wanted.dropout == 0:
+        raise InputError("variational=True says nothing to dropout=0; give a dropout above 0, or leave it out.")
     if wanted.weight_drop is not None and wanted.encoder not in (None, "recurrent"):
         raise InputError(
             f"weight_drop={wanted.weight_drop:g} says nothing to encoder={wanted.encoder!r}; leave one of them out."
